@@ -19,8 +19,7 @@ from edgeagent.cli.shared.progress import timed_progress
 from edgeagent.cli.shared.sizes import Size
 from edgeagent.cli.shared.terminal import show_table
 from edgeagent.cli.shared.text_options import context_option, special_option, threads_option
-from edgeagent.device.microbenchmarks import measure
-from edgeagent.device.probe import Device, probe
+from edgeagent.device.probe import probe
 from edgeagent.device.profile import reference_device
 from edgeagent.device.profile_files import load
 from edgeagent.errors import InvalidParameter
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 INPUT = click.Path(path_type=Path, dir_okay=False, exists=True)
 UNMET = 3
-MEASURE_LIMIT_S = 6.0
 
 
 @click.command()
@@ -97,7 +95,7 @@ def optimize(
     check_source(model)
     options = SearchOptions(
         calibration=texts, held_out=held_out, targets=targets, rates=rates, n_ctx=n_ctx,
-        own_rates=None if rates else own_rates(device, n_threads), n_threads=n_threads,
+        n_threads=n_threads,
         calibration_chunks=calibration_chunks, tuning_chunks=tuning_chunks, held_out_chunks=held_out_chunks,
         layers_together=layers_together, special=special, limit_s=limit_s,
     )  # fmt: skip
@@ -137,16 +135,6 @@ def chosen_workers(workers: str, address: str | None) -> Iterator[Workers | None
 
     with cluster(address) as ray:
         yield partial(over_ray, ray)
-
-
-def own_rates(device: Device, n_threads: int) -> Rates | None:
-    """The rates of this machine with so many threads, measured now; None where that brings no result."""
-    found = measure(device, limit_s=MEASURE_LIMIT_S)
-    memory = {rate.n_threads: rate.value for rate in found.memory_gb_per_s}
-    gflops = {rate.n_threads: rate.value for rate in found.gemm_gflop_per_s}
-    gb_per_s = memory.get(n_threads, found.best_memory_gb_per_s)
-    gflop_per_s = gflops.get(n_threads, found.best_gemm_gflop_per_s)
-    return Rates(gb_per_s * 1e9, gflop_per_s) if gb_per_s and gflop_per_s else None
 
 
 def _leave(found: SearchResult, targets: Targets, about: list[str], out: Path) -> None:

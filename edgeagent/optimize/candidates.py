@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgeagent.catalog.gguf.header import read_header
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s
 from edgeagent.errors import EngineDied
 from edgeagent.optimize.client import scoring_worker
-from edgeagent.optimize.decode_rates import formula_tok_s, predictions, timed_decode
+from edgeagent.optimize.decode_rates import predictions, timed_decode
 from edgeagent.optimize.evaluate import (
     EvaluationOptions,
     Reference,
@@ -27,6 +28,7 @@ from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.quantize import quantize
 from edgeagent.optimize.recipe import Recipe
 from edgeagent.optimize.targets import Measured
+from edgeagent.optimize.type_speeds import TypeSpeeds
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +50,14 @@ class Candidate:
 @dataclass(frozen=True)
 class Bench:
     """How candidates are measured. `rates`: of another device, whose decode rate is predicted; None: this
-    one's is timed, and predicted by `own_rates` where they are known."""
+    one's is timed, and predicted by `speeds`."""
 
     reference: Path
     importance: Path | None
     folder: Path
     evaluation: EvaluationOptions
     rates: Rates | None = None
-    own_rates: Rates | None = None
+    speeds: TypeSpeeds | None = None
 
     def key(self, candidate: Candidate) -> str:
         plain = " plain" if self.importance is None else ""
@@ -95,8 +97,9 @@ class Bench:
             return values | {"decode_tok_s": decode_tokens_per_s(shape, self.rates)}
         rate = await timed_decode(path, self.evaluation)
         values |= {"decode_tok_s": rate.tok_s, "others_cores": rate.others_cores}
-        if self.own_rates is not None:
-            values["formula_tok_s"] = formula_tok_s(path, self.own_rates)
+        types = {tensor.name: tensor.type.name for tensor in read_header(path).tensors}
+        if self.speeds is not None and (token_s := self.speeds.seconds(types)):
+            values["by_types_tok_s"] = 1 / token_s
         return values
 
 
@@ -167,7 +170,7 @@ def _with_predictions(
     done: Sequence[Candidate], values: Sequence[dict[str, float]]
 ) -> list[Measured]:
     predicted = predictions(
-        [one.get("formula_tok_s") for one in values], [one["decode_tok_s"] for one in values]
+        [one.get("by_types_tok_s") for one in values], [one["decode_tok_s"] for one in values]
     )
     return [
         Measured(

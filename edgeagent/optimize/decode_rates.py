@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeagent.catalog.gguf.inspection import inspect_apart
-from edgeagent.catalog.sizing.model_shape import from_facts
-from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s
 from edgeagent.optimize.evaluate import (
-    DECODE_TOKENS,
-    PREFILL_TOKENS,
     EvaluationOptions,
     time_model,
 )
@@ -42,31 +37,27 @@ def decode_rate(runs: Sequence[RunFigures]) -> DecodeRate:
     return DecodeRate(best.decode_tok_s, best.others_cores or 0.0)
 
 
-async def timed_decode(path: Path, evaluation: EvaluationOptions) -> DecodeRate:
+async def timed_decode(
+    path: Path, evaluation: EvaluationOptions, max_runs: int = MAX_RUNS
+) -> DecodeRate:
     """Time a model until enough runs were quiet, or often enough."""
     runs: list[RunFigures] = []
-    while len(runs) < MAX_RUNS and sum(is_quiet(r.others_cores) for r in runs) < QUIET_RUNS:
+    while len(runs) < max_runs and sum(is_quiet(r.others_cores) for r in runs) < QUIET_RUNS:
         runs.append(await time_model(path, evaluation))
     return decode_rate(runs)
 
 
-def formula_tok_s(path: Path, rates: Rates) -> float:
-    """What the formulas of `catalog/sizing` say for a file, at the depth that is timed."""
-    depth = PREFILL_TOKENS + DECODE_TOKENS // 2
-    return decode_tokens_per_s(from_facts(inspect_apart(path)), rates, depth=depth)
-
-
-def predictions(formulas: Sequence[float | None], timed: Sequence[float]) -> list[float | None]:
-    """The rate of each candidate expected before it was timed: its formula, times the median ratio of timed
-    to formula among those before it. That of the first one is the formula alone."""
+def predictions(by_types: Sequence[float | None], timed: Sequence[float]) -> list[float | None]:
+    """The rate of each candidate expected before it was timed: that by its types (`type_speeds`), times the
+    median of 1 and of the ratios of timed to that among those before it."""
     found: list[float | None] = []
-    ratios: list[float] = []
-    for formula, rate in zip(formulas, timed, strict=True):
-        if not formula:
+    ratios = [1.0]
+    for by_type, rate in zip(by_types, timed, strict=True):
+        if not by_type:
             found.append(None)
             continue
-        found.append(formula * (statistics.median(ratios) if ratios else 1.0))
-        ratios.append(rate / formula)
+        found.append(by_type * statistics.median(ratios))
+        ratios.append(rate / by_type)
     return found
 
 

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgeagent.optimize.allocation import Allocation, Option, allocate, hull
+from edgeagent.optimize.allocation import Allocation, Budget, Option, allocate_within, hull
 from edgeagent.optimize.client import ScoringClient
 from edgeagent.optimize.evaluate import Reference, Tell
 from edgeagent.optimize.journal import Journal
@@ -41,22 +41,22 @@ async def best_allocation(
     reference: Reference,
     groups: Sequence[TensorGroup],
     costs: Sequence[TensorCosts],
-    max_bytes: int,
+    budget: Budget,
     journal: Journal,
     *,
     mixtures: Sequence[Mapping[str, str]] = (),
     n_rounds: int = MOST_ROUNDS,
     tell: Tell = lambda what, n, total: None,
 ) -> MixedPrecision | None:
-    """The best allocation found within `max_bytes` of quantized tensors; None where none fits.
+    """The best allocation of quantized tensors found within `budget`; None where none fits.
 
     `mixtures`: the types of all tensors in uniform mixtures, which are tried as well where they fit.
     """
     options: dict[str, Sequence[Option]] = {one.name: one.options for one in costs}
-    first = allocate(options, max_bytes)
+    first = allocate_within(options, budget)
     if first is None:
         return None
-    seeds = [first, *seeds_of(mixtures, options, max_bytes)]
+    seeds = [first, *seeds_of(mixtures, options, budget)]
     found = []
     for seed in seeds:
         found.append(MixedPrecision(seed, await _measured(client, reference, seed, journal)))
@@ -64,7 +64,7 @@ async def best_allocation(
     best = min(found, key=lambda one: one.kld)
     for _ in range(n_rounds):
         options = await _refined(client, reference, groups, options, best, journal, tell)
-        again = allocate(options, max_bytes)
+        again = allocate_within(options, budget)
         if again is None or _key(again) == _key(best.allocation):
             break
         one = MixedPrecision(again, await _measured(client, reference, again, journal))
@@ -76,7 +76,7 @@ async def best_allocation(
 
 
 def seeds_of(
-    mixtures: Sequence[Mapping[str, str]], options: Mapping[str, Sequence[Option]], max_bytes: int
+    mixtures: Sequence[Mapping[str, str]], options: Mapping[str, Sequence[Option]], budget: Budget
 ) -> list[Allocation]:
     """The mixtures that fit, largest first, each with the importance matrix and without it."""
     found: dict[tuple[tuple[str, str], ...], list[Allocation]] = {}
@@ -91,7 +91,7 @@ def seeds_of(
             }
             if len(chosen) == len(options):
                 both.append(Allocation(chosen))
-        if both and both[0].n_bytes <= max_bytes:
+        if both and budget.overshoot(both[0]) <= 1:
             found[tuple(sorted(both[0].kinds.items()))] = both
     largest = sorted(found.items(), key=lambda item: (-item[1][0].n_bytes, item[0]))
     return [one for _, both in largest[:MOST_MIXTURES] for one in both]

@@ -24,7 +24,7 @@ from edgeagent.worker import spawn
 CHILD = "edgeagent.optimize.quantize_process"
 _TYPES = {kind.name: kind for kind in GGML_TYPES.values()}
 _ALIGNMENT = 32
-_FIXED_BYTES = 24  # magic, version, and the numbers of tensors and keys
+FIXED_BYTES = 24  # magic, version, and the numbers of tensors and keys
 _ADDED_KEYS = ("general.quantization_version", "general.file_type")
 # A source with fewer bits than this has nothing to give any more.
 LEAST_SOURCE_BITS = 4.0
@@ -127,21 +127,21 @@ def predicted_bytes(header: Header, types: Mapping[str, str], dropped: tuple[int
         raise InvalidParameter(
             f"{header.path} is one of {n} parts of a model: join them first (llama-gguf-split --merge)."
         )
-    keys = header.end - _FIXED_BYTES - sum(map(_entry_bytes, header.tensors))
+    keys = header.end - FIXED_BYTES - sum(map(entry_bytes, header.tensors))
     keys += sum(16 + len(key) for key in _ADDED_KEYS if key not in header.metadata)
     names = renamed_layers(header, dropped)
     entries, data = 0, 0
     for tensor in header.tensors:
         name = names.get(tensor.name)
         if name is not None:
-            entries += _entry_bytes(tensor) - len(tensor.name) + len(name)
+            entries += entry_bytes(tensor) - len(tensor.name) + len(name)
             data += tensor_bytes(tensor.n_elements, types[name])
-    return _padded(_FIXED_BYTES + keys + entries) + data
+    return padded(FIXED_BYTES + keys + entries) + data
 
 
 def tensor_bytes(n_elements: int, kind: str) -> int:
     """The bytes of a tensor in a file, with what fills it up to the next one."""
-    return _padded(n_elements // _TYPES[kind].block * _TYPES[kind].n_bytes)
+    return padded(n_elements // _TYPES[kind].block * _TYPES[kind].n_bytes)
 
 
 def renamed_layers(header: Header, dropped: tuple[int, ...]) -> dict[str, str]:
@@ -158,11 +158,13 @@ def renamed_layers(header: Header, dropped: tuple[int, ...]) -> dict[str, str]:
     return found
 
 
-def _entry_bytes(tensor: TensorInfo) -> int:
+def entry_bytes(tensor: TensorInfo) -> int:
+    """The bytes of what a header says about a tensor."""
     return 8 + len(tensor.name.encode()) + 4 + 8 * len(tensor.shape) + 4 + 8
 
 
-def _padded(n: int) -> int:
+def padded(n: int) -> int:
+    """The next multiple of the alignment."""
     return -(-n // _ALIGNMENT) * _ALIGNMENT
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.header import Header, read_header
 from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.errors import InvalidParameter
+from edgeagent.optimize.allocation import Budget
 from edgeagent.optimize.candidates import Bench, Candidate, Workers, measured_candidates
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.decode_rates import MAX_RUNS, TOLERANCE, n_within
@@ -49,6 +50,7 @@ from edgeagent.optimize.sensitivity import (
 )
 from edgeagent.optimize.targets import Measured, Targets, choose
 from edgeagent.optimize.texts import chunks_of, read_text
+from edgeagent.optimize.type_speeds import TypeSpeeds, predicted_speeds, timed_speeds
 from edgeagent.optimize.work_folder import work_folder
 
 # Finest first. Several of them are the same file where rows are no multiples of 256.
@@ -57,19 +59,21 @@ UNIFORM = (
 )  # fmt: skip
 # Mixed candidates below the largest size that is allowed.
 SHARES_OF_BOUND = (1.0, 0.92, 0.84)
+# Of the time of a token: what is timed later may be this much slower than what the types were.
+SPARE = 0.95
 _FINE = ("F32", "F16", "BF16")
+Speeds = Callable[[set[str]], Awaitable[TypeSpeeds]]
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """What is searched with. `rates`: of another device, whose decode rate is predicted; None: this one's,
-    which is measured, and predicted by `own_rates` where they are known."""
+    which is measured, and predicted by the speed of each type."""
 
     calibration: tuple[Path, ...]
     held_out: tuple[Path, ...]
     targets: Targets
     rates: Rates | None = None
-    own_rates: Rates | None = None
     n_ctx: int = 512
     n_threads: int = 1
     calibration_chunks: int = 32
@@ -113,7 +117,19 @@ async def _search(
     journal = Journal(work / "journal.jsonl", about(source, options))
     reference, notes = _reference(source, work, options.n_threads)
     header = read_header(reference)
-    wanted, importance, on_grid = await _candidates(reference, header, work, options, journal, tell)
+    evaluation = EvaluationOptions(
+        texts=options.held_out, n_ctx=options.n_ctx, max_chunks=options.held_out_chunks,
+        n_threads=options.n_threads, special=options.special,
+    )  # fmt: skip
+
+    async def speeds(kinds: set[str]) -> TypeSpeeds:
+        if options.rates is not None:
+            return predicted_speeds(reference, kinds, options.rates)
+        return await timed_speeds(reference, kinds, work, evaluation, journal, tell)
+
+    wanted, importance, on_grid = await _candidates(
+        reference, header, work, options, journal, speeds, tell
+    )
     if importance is None:
         smallest = min(one.n_bytes for one in wanted)
         notes.append(
@@ -124,11 +140,8 @@ async def _search(
         "they are. What that rounding had lost cannot be measured here."
         for kind, n in on_grid.items()
     ]  # fmt: skip
-    evaluation = EvaluationOptions(
-        texts=options.held_out, n_ctx=options.n_ctx, max_chunks=options.held_out_chunks,
-        n_threads=options.n_threads, special=options.special,
-    )  # fmt: skip
-    bench = Bench(reference, importance, work, evaluation, options.rates, options.own_rates)
+    timed = await speeds(_kinds_of(wanted, header)) if options.rates is None else None
+    bench = Bench(reference, importance, work, evaluation, options.rates, timed)
     known = await measured_candidates(bench, wanted, journal, deadline_s, tell, workers)
     if len(known) < len(wanted):
         notes.append(
@@ -168,8 +181,15 @@ def _notes_on_speed(measured: Sequence[Measured]) -> list[str]:
     return notes
 
 
+def _kinds_of(wanted: Sequence[Candidate], header: Header) -> set[str]:
+    """The types that matrices have in some candidates."""
+    able = quantizable(header)
+    return {one.types[name] for one in wanted for name in able}
+
+
 async def _candidates(
-    reference: Path, header: Header, work: Path, options: SearchOptions, journal: Journal, tell: Tell
+    reference: Path, header: Header, work: Path, options: SearchOptions, journal: Journal, speeds: Speeds,
+    tell: Tell,
 ) -> tuple[list[Candidate], Path | None, dict[str, int]]:  # fmt: skip
     """What is worth measuring, the importance matrix, and how many tensors lie on the grid of each type.
     Without a matrix where no file is within the bound on size: nothing is worth probing then."""
@@ -184,7 +204,9 @@ async def _candidates(
         tell=tell,
     )  # fmt: skip
     uniform = uniform_candidates(reference, header, importance)
-    mixed, costs = await _mixed(reference, header, importance, uniform, options, journal, tell)
+    mixed, costs = await _mixed(
+        reference, header, importance, uniform, options, journal, speeds, tell
+    )
     return promising([*mixed, *uniform], options.targets), importance, _on_grid(costs)
 
 
@@ -226,9 +248,9 @@ def uniform_candidates(reference: Path, header: Header, importance: Path | None)
 
 async def _mixed(
     reference: Path, header: Header, importance: Path, uniform: Sequence[Candidate], options: SearchOptions,
-    journal: Journal, tell: Tell,
+    journal: Journal, speeds: Speeds, tell: Tell,
 ) -> tuple[list[Candidate], list[TensorCosts]]:  # fmt: skip
-    """Mixed precision at the sizes that the targets ask for."""
+    """Mixed precision within the budgets that the targets ask for."""
     fixed = fixed_bytes(reference, header)
     groups = groups_of(header, options.layers_together)
     columns = {name: c.tobytes() for name, c in read_imatrix(importance).columns().items()}
@@ -248,15 +270,19 @@ async def _mixed(
             )
         tuning = await reference_of(client, chunks)
         costs = await measure_costs(client, header, tuning, groups, journal, tell)
-        for size in mixed_sizes(options.targets, uniform):
+        kinds = {option.kind for one in costs for option in one.options}
+        timed = await speeds(kinds) if options.targets.min_decode_tok_s is not None else None
+        for budget in mixed_budgets(options.targets, uniform, fixed, timed):
             best = await best_allocation(
-                client, tuning, groups, costs, size - fixed, journal,
+                client, tuning, groups, costs, budget, journal,
                 mixtures=[one.types for one in uniform], tell=tell,
             )  # fmt: skip
             if best is not None:
                 n_bytes = fixed + best.allocation.n_bytes
                 recipe = Recipe("Q8_0", best.allocation.kinds, plain=best.allocation.plain)
-                found[n_bytes] = Candidate(f"mixed-{n_bytes / 1e6:.4g}MB", recipe, n_bytes)
+                found[n_bytes] = Candidate(
+                    f"mixed-{n_bytes / 1e6:.4g}MB", recipe, n_bytes, best.allocation.kinds
+                )
     return list(found.values()), costs
 
 
@@ -282,12 +308,24 @@ def smallest_bytes(reference: Path, header: Header, uniform: Sequence[Candidate]
     return min(mixed, *(one.n_bytes for one in uniform))
 
 
-def mixed_sizes(targets: Targets, uniform: Sequence[Candidate]) -> list[int]:
-    """The sizes at which mixed precision is worth a try: those of the bound, or of three mixtures."""
-    if targets.max_bytes is not None:
-        return [int(share * targets.max_bytes) for share in SHARES_OF_BOUND]
+def mixed_budgets(
+    targets: Targets, uniform: Sequence[Candidate], fixed: int, speeds: TypeSpeeds | None
+) -> list[Budget]:
+    """The budgets at which mixed precision is worth a try: those of the bounds, or the sizes of three
+    mixtures. `fixed`: bytes of a file beside its matrices. `speeds` where the decode rate is bounded."""
+    size, rate = targets.max_bytes, targets.min_decode_tok_s
+    if rate is not None and speeds is not None:
+        return [
+            Budget(
+                None if size is None else int(share * size) - fixed, SPARE * share / rate, speeds.token_s,
+                speeds.shares,
+            )
+            for share in SHARES_OF_BOUND
+        ]  # fmt: skip
+    if size is not None:
+        return [Budget(int(share * size) - fixed) for share in SHARES_OF_BOUND]
     wanted = ("Q5_K_M", "Q4_K_M", "Q4_0")
-    return [one.n_bytes for name in wanted for one in uniform if one.name == name]
+    return [Budget(one.n_bytes - fixed) for name in wanted for one in uniform if one.name == name]
 
 
 def promising(candidates: Sequence[Candidate], targets: Targets) -> list[Candidate]:

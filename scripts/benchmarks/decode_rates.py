@@ -2,27 +2,31 @@
 
     scripts/bench decode-rates model-F16.gguf model-Q4_K_M.gguf ... [--threads N]
 
-The formulas of `catalog/sizing` get the rates of this machine, measured first; the pace comes from the files
-before. Run it on a quiet machine: runs beside other programs are repeated, and marked if that does not help.
+The speed of each tensor type in the files is timed first, on matrices of the model's shapes; the pace comes
+from the files before. Run it on a quiet machine: runs beside other programs are repeated, and marked if that
+does not help.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import tempfile
+import time
 from pathlib import Path
 
-from edgeagent.cli.optimize import own_rates
-from edgeagent.device.probe import probe
-from edgeagent.optimize.decode_rates import (
-    TOLERANCE,
-    formula_tok_s,
-    n_within,
-    predictions,
-    timed_decode,
-)
+from edgeagent.catalog.gguf.header import read_header
+from edgeagent.optimize.decode_rates import TOLERANCE, n_within, predictions, timed_decode
 from edgeagent.optimize.evaluate import EvaluationOptions
+from edgeagent.optimize.sensitivity import quantizable
+from edgeagent.optimize.type_speeds import timed_speeds
 from scripts.benchmarks import machine
+
+
+def types_of(path: Path) -> dict[str, str]:
+    header = read_header(path)
+    able = set(quantizable(header))
+    return {tensor.name: tensor.type.name for tensor in header.tensors if tensor.name in able}
 
 
 def main() -> None:
@@ -35,19 +39,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     print(machine.describe())
-    rates = own_rates(probe(), given.threads)
-    if rates is None:
-        raise SystemExit("The rates of this machine could not be measured: try again.")
-    print(f"{rates.bandwidth_bytes_per_s / 1e9:.1f} GB/s, {rates.gflops:.0f} GFLOP/s")
     options = EvaluationOptions(n_threads=given.threads)
+    kinds = {kind for path in given.models for kind in types_of(path).values()}
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        speeds = asyncio.run(timed_speeds(given.models[0], kinds, Path(folder), options))
+    told = ", ".join(f"{kind} {1e3 * s:.2f}" for kind, s in sorted(speeds.token_s.items()))
+    print(f"ms of a token in one type, timed in {time.monotonic() - started:.0f} s: {told}")
     print("| file | MB | predicted | timed | |\n|---|---|---|---|---|")
-    formulas: list[float | None] = []
+    by_types: list[float | None] = []
     timed: list[float] = []
     for path in given.models:
-        formulas.append(formula_tok_s(path, rates))
+        token_s = speeds.seconds(types_of(path))
+        by_types.append(1 / token_s if token_s else None)
         found = asyncio.run(timed_decode(path, options))
         timed.append(found.tok_s)
-        predicted = predictions(formulas, timed)[-1]
+        predicted = predictions(by_types, timed)[-1]
         assert predicted is not None
         load = f"beside {found.others_cores:.1f} busy cores" if found.others_cores else ""
         print(
@@ -55,5 +62,5 @@ def main() -> None:
             f"({predicted / found.tok_s - 1:+.0%}) | {load} |",
             flush=True,
         )
-    n_good, n = n_within(predictions(formulas, timed), timed)
+    n_good, n = n_within(predictions(by_types, timed), timed)
     print(f"Within {TOLERANCE:.0%}: {n_good} of {n}.")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.header import read_header
+from edgeagent.optimize.allocation import Budget
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.evaluate import EvaluationOptions, compared, model_file, reference_of
 from edgeagent.optimize.imatrix import collect, open_config
@@ -120,7 +121,7 @@ class Bench:
                 mixtures = planned(given.model, [Recipe(preset)], matrix)
                 size = predicted_bytes(header, mixtures[0])
                 best = await best_allocation(
-                    client, reference, groups, costs, size - fixed, journal, mixtures=mixtures,
+                    client, reference, groups, costs, Budget(size - fixed), journal, mixtures=mixtures,
                     n_rounds=given.rounds, tell=self.tell,
                 )  # fmt: skip
                 assert best is not None

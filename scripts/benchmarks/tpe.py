@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from edgeagent.catalog.gguf.header import read_header
-from edgeagent.optimize.allocation import Allocation, Option, allocate
+from edgeagent.optimize.allocation import Allocation, Budget, Option, allocate
 from edgeagent.optimize.client import ScoringClient, scoring_worker
 from edgeagent.optimize.evaluate import Reference, reference_of
 from edgeagent.optimize.imatrix import collect, open_config
@@ -139,7 +139,9 @@ async def run(given: argparse.Namespace) -> None:
         ]  # fmt: skip
         groups = groups_of(header, given.layers_together)
         costs = await measure_costs(client, header, tuning, groups, journal, tell)
-        greedy = await best_allocation(client, tuning, groups, costs, max_bytes, journal, tell=tell)
+        greedy = await best_allocation(
+            client, tuning, groups, costs, Budget(max_bytes), journal, tell=tell
+        )
         assert greedy is not None
         n_measured += 2  # the two allocations
         rows = [("greedy", n_measured, greedy.kld, greedy.allocation)]

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeagent.optimize.allocation import Option, allocate, hull
+from edgeagent.optimize.allocation import Budget, Option, allocate, allocate_within, hull
 
 
 def options(*rows):
@@ -44,6 +44,24 @@ def test_what_is_left_goes_to_an_exchange_that_fits():
 
 def test_a_bound_below_the_smallest_types_has_no_allocation():
     assert allocate({"a": options(("Q4", 10, 1.0))}, 9) is None
+
+
+def test_two_bounds_are_both_kept():
+    """Q5 is slow here: what the time does not allow becomes Q8, what the bytes do not becomes Q4."""
+    rows = options(("Q4", 40, 9.0), ("Q5", 50, 3.0), ("Q8", 80, 1.0))
+    tensors = dict.fromkeys("abcd", rows)
+    speeds = {"Q4": 1.0, "Q5": 3.0, "Q8": 1.5}, dict.fromkeys("abcd", 0.25)
+    kinds = {}
+    for max_bytes, max_s in ((200, None), (None, 1.0), (200, 1.2), (330, 1.5), (200, 9.0)):
+        budget = Budget(max_bytes, max_s, *speeds)
+        found = allocate_within(tensors, budget)
+        assert found is not None and budget.overshoot(found) <= 1
+        kinds[max_bytes, max_s] = "".join(sorted(kind[1] for kind in found.kinds.values()))
+    assert kinds == {
+        (200, None): "5555", (None, 1.0): "4444", (200, 1.2): "4448", (330, 1.5): "8888", (200, 9.0): "5555",
+    }  # fmt: skip
+    assert allocate_within(tensors, Budget(200, 0.9, *speeds)) is None
+    assert allocate_within(tensors, Budget(159, 9.0, *speeds)) is None
 
 
 TENSORS = st.dictionaries(

@@ -13,7 +13,7 @@ from edgeagent.catalog.gguf.header import read_header
 from edgeagent.cli.optimize import rates_of
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize import search as searching
-from edgeagent.optimize.allocation import Option
+from edgeagent.optimize.allocation import Budget, Option
 from edgeagent.optimize.candidates import Candidate
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.evaluate import reference_of
@@ -23,7 +23,7 @@ from edgeagent.optimize.mixed_precision import best_allocation, seeds_of
 from edgeagent.optimize.protocol import Errors
 from edgeagent.optimize.quantize import quantize
 from edgeagent.optimize.recipe import Recipe, read_recipe
-from edgeagent.optimize.search import SearchOptions, mixed_sizes, promising
+from edgeagent.optimize.search import SearchOptions, mixed_budgets, promising
 from edgeagent.optimize.sensitivity import (
     TensorGroup,
     grid_of,
@@ -35,6 +35,7 @@ from edgeagent.optimize.sensitivity import (
 )
 from edgeagent.optimize.targets import Targets
 from edgeagent.optimize.texts import chunks_of
+from edgeagent.optimize.type_speeds import TypeSpeeds
 from tests.commands import run_here
 
 pytestmark = pytest.mark.process
@@ -90,7 +91,7 @@ def test_a_dequantized_source_costs_nothing_in_its_own_type(tmp_path):
             mixtures = [{name: "Q4_0"}, {name: "Q5_0"}, {name: "Q8_0"}, {name: "F16"}]
             size = next(o.n_bytes for o in costs.options if o.kind == "Q5_0")
             best = await best_allocation(
-                client, reference, [group], [costs], size, journal, mixtures=mixtures
+                client, reference, [group], [costs], Budget(size), journal, mixtures=mixtures
             )
             return costs, best
 
@@ -116,7 +117,7 @@ def test_the_largest_mixtures_that_fit_are_beginnings_with_and_without_the_matri
         {"a": "Q5_0", "b": "Q5_0"},
         {"a": "Q5_0", "b": "F16"},
     ]
-    found = seeds_of(mixtures, options, 12)
+    found = seeds_of(mixtures, options, Budget(12))
     assert [one.n_bytes for one in found] == [10, 10, 9, 9]
     assert [one.plain for one in found] == [(), ("a", "b"), (), ("a", "b")]
 
@@ -152,7 +153,10 @@ def test_a_journal_goes_on_after_a_line_that_was_cut_off(tmp_path):
 
 
 def test_mixed_sizes_are_within_the_bound_and_promising_candidates_too():
-    assert max(mixed_sizes(Targets(max_bytes=1000), [])) == 1000
+    speeds = TypeSpeeds({"Q8_0": 0.2}, {"a": 1.0})
+    budgets = mixed_budgets(Targets(max_bytes=1000, min_decode_tok_s=10), [], 100, speeds)
+    assert budgets[0].max_bytes == 900 and 0.09 < (budgets[0].max_s or 0) < 0.1
+    assert {one.max_s for one in mixed_budgets(Targets(max_bytes=1000), [], 100, None)} == {None}
     one = Candidate("one", Recipe("Q8_0"), 500)
     two = Candidate("two", Recipe("Q4_0"), 300)
     three = Candidate("three", Recipe("Q2_K"), 200)

@@ -10,13 +10,19 @@ from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.durable import replace_text
+from edgeagent.optimize.plot import plot
 from edgeagent.optimize.search import SearchResult
 from edgeagent.optimize.targets import Measured, Targets, blame, bounds, misses, nearest, pareto
 
-_WIDTH, _HEIGHT, _MARGIN = 640, 400, 60
 COLUMNS = (
-    "candidate", "size MB", "mean KLD", "same top", "perplexity", "decode tok/s", "predicted", "",
+    "candidate", "size MB", "mean KLD", "same top", "perplexity", "decode tok/s", "predicted", "remarks",
 )  # fmt: skip
+HOW_TO_READ = (
+    "Mean KLD: how far the predictions are from those of the F16 file, in nats; 0 is equal. Same top: how "
+    "often the most probable next token is the same.",
+    "Decode: tokens per second of one answer; predicted is what was expected before it was timed.",
+    "Pareto: no other candidate is at least as good in size, divergence and decode rate together.",
+)
 
 
 def verdict(result: SearchResult, targets: Targets) -> str:
@@ -58,8 +64,9 @@ def write_report(result: SearchResult, targets: Targets, about: Sequence[str], o
     facts = [verdict(result, targets), f"Targets: {wanted}.", *about, *result.notes]
     lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), ""]
     lines += [_md_row(COLUMNS), _md_row(["---"] * len(COLUMNS)), *map(_md_row, rows), ""]
+    lines += [*(f"- {line}" for line in HOW_TO_READ), ""]
     replace_text(out / "report.md", "\n".join(lines))
-    replace_text(out / "report.html", _page(title, facts, rows, result))
+    replace_text(out / "report.html", _page(title, facts, rows, result, targets))
 
 
 def _md_row(cells: Sequence[str]) -> str:
@@ -67,82 +74,52 @@ def _md_row(cells: Sequence[str]) -> str:
 
 
 def _page(
-    title: str, facts: Sequence[str], rows: Sequence[Sequence[str]], result: SearchResult
+    title: str,
+    facts: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    result: SearchResult,
+    targets: Targets,
 ) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+        mark = " class=chosen" if result.chosen and cells[0] == result.chosen.name else ""
+        return f"<tr{mark}>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 
+    def listed(lines: Sequence[str]) -> str:
+        return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+
+    found, wanted, *others = facts
     return "\n".join(
         [
             "<!doctype html><html lang=en><meta charset=utf-8>",
             f"<title>{html.escape(title)}</title>",
-            "<style>body{font:16px/1.5 system-ui;max-width:50em;margin:2em auto;padding:0 1em}",
-            "td,th{padding:.2em .8em;text-align:right}td:first-child,th:first-child{text-align:left}",
-            "td:last-child{text-align:left}svg{max-width:100%;height:auto}</style>",
+            "<style>body{font:16px/1.5 system-ui;max-width:56em;margin:2em auto;padding:0 1em}",
+            "td,th{padding:.2em .6em;text-align:right;vertical-align:top}",
+            "td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}",
+            "td:first-child{white-space:nowrap}td:last-child{min-width:14em}",
+            "tr.chosen{background:#fbe3df;color:#000}.found{font-size:1.2em}",
+            "svg{width:100%;height:auto}</style>",
             f"<h1>{html.escape(title)}</h1>",
-            "<ul>" + "".join(f"<li>{html.escape(fact)}</li>" for fact in facts) + "</ul>",
-            plot(result, "size, MB", lambda one: one.n_bytes / 1e6),
-            plot(result, "decode, tok/s", lambda one: one.decode_tok_s),
-            "<table>"
-            + row(COLUMNS, "th")
-            + "".join(row(cells, "td") for cells in rows)
-            + "</table>",
+            f"<p class=found><strong>{html.escape(found)}</strong></p>",
+            f"<p>{html.escape(wanted)}</p>",
+            "<table>" + row(COLUMNS, "th") + "".join(row(cells, "td") for cells in rows) + "</table>",
+            listed(HOW_TO_READ),
+            "<h2>Quality by size</h2>",
+            plot(result, "file, MB", lambda one: one.n_bytes / 1e6, _in_mb(targets), targets.max_kld),
+            "<h2>Quality by speed</h2>",
+            plot(
+                result, "decode, tok/s", lambda one: one.decode_tok_s, targets.min_decode_tok_s,
+                targets.max_kld,
+            ),
+            "<p>Lower is better. Filled: Pareto. Ring: chosen. Dashed: targets.</p>",
+            "<h2>How it was measured</h2>",
+            listed(others),
             "</html>\n",
         ]
-    )
+    )  # fmt: skip
 
 
-def plot(result: SearchResult, label: str, x_of: object) -> str:
-    """Divergence by another figure as SVG; the Pareto front is filled, the chosen candidate has a ring."""
-    assert callable(x_of)
-    points = [(float(x_of(one)), one.kld, one) for one in result.measured]
-    if not points:
-        return ""
-    x_low, x_high = _range([x for x, _, _ in points])
-    y_low, y_high = _range([y for _, y, _ in points])
-    front = {one.name for one in pareto(result.measured)}
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            _MARGIN + (x - x_low) / (x_high - x_low) * (_WIDTH - 2 * _MARGIN),
-            _HEIGHT - _MARGIN - (y - y_low) / (y_high - y_low) * (_HEIGHT - 2 * _MARGIN),
-        )
-
-    parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" font-size="12" font-family="system-ui">'
-    ]
-    left, bottom = place(x_low, y_low)
-    right, top = place(x_high, y_high)
-    parts.append(
-        f'<path d="M{left:.0f} {top:.0f}V{bottom:.0f}H{right:.0f}" fill="none" stroke="currentColor"/>'
-    )
-    for i in range(5):
-        x, y = x_low + i * (x_high - x_low) / 4, y_low + i * (y_high - y_low) / 4
-        px, py = place(x, y)
-        parts.append(
-            f'<text x="{px:.0f}" y="{bottom + 18:.0f}" text-anchor="middle">{x:.4g}</text>'
-        )
-        parts.append(f'<text x="{left - 6:.0f}" y="{py + 4:.0f}" text-anchor="end">{y:.3g}</text>')
-    parts.append(
-        f'<text x="{(left + right) / 2:.0f}" y="{_HEIGHT - 14}" text-anchor="middle">{label}</text>'
-        f'<text x="{left:.0f}" y="{top - 14:.0f}">mean KL divergence, nats</text>'
-    )
-    for x, y, one in points:
-        px, py = place(x, y)
-        fill = "#1668b8" if one.name in front else "none"
-        parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{fill}" stroke="#1668b8"/>')
-        if one == result.chosen:
-            parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="8" fill="none" stroke="#c43"/>')
-        name = html.escape(one.name)
-        parts.append(f'<text x="{px + 9:.1f}" y="{py - 6:.1f}">{name}</text>')
-    return "".join([*parts, "</svg>"])
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Bounds of an axis with some room around the values."""
-    low, high = min(values), max(values)
-    room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
-    return low - room, high + room
+def _in_mb(targets: Targets) -> float | None:
+    return None if targets.max_bytes is None else targets.max_bytes / 1e6
 
 
 def write_catalog_entry(

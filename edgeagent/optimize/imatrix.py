@@ -42,11 +42,13 @@ async def collect(
     max_chunks: int | None = None,
     n_threads: int = 1,
     special: bool = False,
+    also_checked: Sequence[Path] = (),
     tell: Tell = lambda what, n, total: None,
 ) -> ImportanceMatrix:
     """Collect the matrix of `model` over the texts, or go on with the one at `target`.
 
-    Raises: InvalidParameter for texts that are no use, and for a `target` that was made of others.
+    `also_checked`: texts that are needed later, so that one that is no use is found now. Raises:
+    InvalidParameter for texts that are no use, and for a `target` that was made of others.
     """
     about = [sha256_of(path) for path in texts] + [str((n_ctx, max_chunks, special))]
     data_sha256 = hashlib.sha256(" ".join(about).encode()).hexdigest()
@@ -57,7 +59,8 @@ async def collect(
     target.parent.mkdir(parents=True, exist_ok=True)
     async with scoring_worker(open_config(model, n_ctx, n_threads)) as client:
         chunks = await chunks_of(client, texts, n_ctx, max_chunks, special=special)
-        _check_language(chunks, client)
+        later = await chunks_of(client, also_checked, n_ctx, None, special=special)
+        _check_language([*chunks, *later], client)
         matrix.n_chunks_in_all = len(chunks)
         tell("importance", matrix.n_chunks, len(chunks))
         for chunk in chunks[matrix.n_chunks :]:

@@ -35,6 +35,7 @@ from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.mixed_precision import best_allocation
 from edgeagent.optimize.quantize import (
     check_source,
+    check_space,
     planned,
     predicted_bytes,
     quantize,
@@ -197,11 +198,12 @@ async def _candidates(
     uniform = uniform_candidates(reference, header, None)
     if bound is not None and bound < smallest_bytes(reference, header, uniform):
         return promising(uniform, options.targets), None, {}
+    check_space(work, max(one.n_bytes for one in promising(uniform, options.targets)))
     importance = work / "imatrix.gguf"
     await collect(
         reference, options.calibration, importance, n_ctx=options.n_ctx,
         max_chunks=options.calibration_chunks, n_threads=options.n_threads, special=options.special,
-        tell=tell,
+        also_checked=options.held_out, tell=tell,
     )  # fmt: skip
     uniform = uniform_candidates(reference, header, importance)
     mixed, costs = await _mixed(

@@ -78,7 +78,12 @@ async def chunks_of(
                 "a longer text, or lower --ctx."
             )
         by_file.append(found)
-    ordered = [file[i] for i in range(max(map(len, by_file))) for file in by_file if i < len(file)]
+    ordered = [
+        file[i]
+        for i in range(max(map(len, by_file), default=0))
+        for file in by_file
+        if i < len(file)
+    ]
     return ordered if max_chunks is None else ordered[:max_chunks]
 
 

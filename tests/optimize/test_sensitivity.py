@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -246,9 +247,32 @@ def test_a_size_below_that_of_every_file_is_said_before_anything_is_probed(found
     assert "probe" not in (tmp_path / "work/journal.jsonl").read_text()
 
 
+def test_a_full_disk_is_said_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 150_000)
+    )
+    done = run_here("optimize", TALES, "--out", tmp_path / "out", *OPTIONS)
+    assert done.returncode == 2 and "has 150000 free: free space" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_held_out_text_that_is_no_use_is_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "short.txt").write_text("Once upon a time")
+    done = run_here(
+        "optimize", TALES, "--out", tmp_path / "out", *OPTIONS, "--held-out", tmp_path / "short.txt"
+    )
+    assert (
+        done.returncode == 2
+        and "short.txt has" in done.stderr
+        and "one chunk takes 64" in done.stderr
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]
+
+
 def test_a_model_that_llama_cpp_does_not_know_leaves_nothing_behind(tmp_path, quantized_apart):
     model = tmp_path / "unknown.gguf"
     model.write_bytes(TALES.read_bytes().replace(b"llama", b"lamas"))
     done = run_here("optimize", model, "--out", tmp_path / "new/out", *OPTIONS)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "does not know the architecture 'lamas'" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["unknown.gguf"]

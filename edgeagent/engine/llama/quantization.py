@@ -84,6 +84,11 @@ def _run(source: Path, target: Path, how: Quantization, *, dry_run: bool) -> str
     log = "".join(lines)
     if status != 0:
         said = re.findall(r"failed to quantize: (.+)", log)
+        if unknown := re.search(r"unknown model architecture: '([^']*)'", log):
+            raise EngineFailed(
+                f"llama.cpp does not know the architecture {unknown[1]!r} of {source.name}: take a model of "
+                "another one, or a version of edgeagent with a newer llama.cpp."
+            )
         raise EngineFailed(
             f"llama.cpp could not quantize {source.name} to {how.file_type}"
             f" ({said[-1].strip() if said else f'status {status}'}): check the file and the disk."

@@ -20,14 +20,21 @@ from edgeagent.catalog.sizing.speed import error_of
 from edgeagent.cli.shared.configured_library import library_of, model_to_install
 from edgeagent.cli.shared.confinement import confinement_problems, confinement_table
 from edgeagent.cli.shared.egress_table import show_egress
-from edgeagent.cli.shared.measured_rates import Prediction, model_to_measure, predictions
+from edgeagent.cli.shared.measured_rates import (
+    Prediction,
+    model_to_measure,
+    n_threads_of,
+    predictions,
+)
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.outdated_libraries import find_outdated
 from edgeagent.cli.shared.printable import printable
+from edgeagent.cli.shared.tensor_table import tensor_table, tensor_tree
 from edgeagent.cli.shared.terminal import PlainConsole
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.measurement import Measurement
+from edgeagent.device.tensor_rates import TensorRates
 from edgeagent.errors import EdgeAgentError
 from edgeagent.settings.setting_names import FIELDS, value_of
 from edgeagent.store.database_files import StoreFiles
@@ -42,7 +49,7 @@ LIBRARIES = (
 
 
 @click.command()
-@click.option("--measure", is_flag=True, help="Measure this device now, in under 20 seconds.")
+@click.option("--measure", is_flag=True, help="Measure this device now, in under 30 seconds.")
 @click.option("--egress", "shows_egress", is_flag=True,
               help="Show the upstreams and the sockets of the running daemon and its workers instead, and "
               "what could get out; status 1 if one leads to a machine that is no upstream.")  # fmt: skip
@@ -57,10 +64,13 @@ def doctor(
         return show_egress(found.settings, as_json=as_json)
     measuring = DeviceBenchmark(found.device, found.settings.state_dir)
     figures = _measure(found, measuring) if measure else measuring.kept()
+    tensors = measuring.tensor_rates(n_threads_of(found))
     evidence = gather()
     problems = _problems(found) + find_outdated() + confinement_problems(evidence)
     if as_json:
-        tree = _as_json(found, figures, problems) | {"confinement": msgspec.to_builtins(evidence)}
+        tree = _as_json(found, figures, tensors, problems) | {
+            "confinement": msgspec.to_builtins(evidence)
+        }
         click.echo(json.dumps(tree, indent=1, default=str))
         return 0
     # Without a terminal nothing is cut: paths are long, and scripts read this output.
@@ -72,10 +82,12 @@ def doctor(
     console.print(confinement_table(evidence))
     if figures is not None:
         console.print(_figures_table(figures))
-        if checked := predictions(found, figures):
+        if tensors is not None:
+            console.print(tensor_table(tensors.rates))
+        if checked := predictions(found, figures, tensors):
             console.print(_prediction_table(checked))
     else:
-        console.print("Not measured yet: `edgeagent doctor --measure` takes 20 seconds.")
+        console.print("Not measured yet: `edgeagent doctor --measure` takes 30 seconds.")
     for problem in problems:
         console.print(Text.assemble(("! ", "yellow"), printable(problem)))
     if not problems:
@@ -212,7 +224,10 @@ def _problems(found: Configuration) -> list[str]:
 
 
 def _as_json(
-    found: Configuration, figures: Measurement | None, problems: list[str]
+    found: Configuration,
+    figures: Measurement | None,
+    tensors: TensorRates | None,
+    problems: list[str],
 ) -> dict[str, Any]:
     settings = found.settings
     return {
@@ -228,6 +243,7 @@ def _as_json(
             for name in FIELDS
         },
         "measured": msgspec.to_builtins(figures, str_keys=True) if figures is not None else None,
+        "tensor_types": tensor_tree(tensors.rates) if tensors is not None else None,
         "problems": problems,
     }
 

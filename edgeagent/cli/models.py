@@ -18,6 +18,7 @@ from edgeagent.catalog.integrity import Integrity
 from edgeagent.cli.models_adapter import adapter
 from edgeagent.cli.models_install import install
 from edgeagent.cli.models_recommend import recommend
+from edgeagent.cli.models_requantize import BEST
 from edgeagent.cli.shared.chat_template_report import as_json, template_table, warning_of
 from edgeagent.cli.shared.configured_library import (
     catalog_of,
@@ -122,7 +123,11 @@ def catalog(config: Path | None, **flags: Any) -> None:
 @settings_options
 @click.pass_context
 def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: Any) -> None:
-    """Install a default model unless a model is installed. Accepts the options of `serve`."""
+    """Install a default model unless a model is installed. Accepts the options of `serve`.
+
+    A model that is installed is made the tensor type that is fastest on this device, as by `models install
+    --requantize best`.
+    """
     settings = configured(config, **flags).settings
     ids = [model.id for model in library_of(settings).installed()]
     known, default = catalog_of(settings), settings.models.default
@@ -130,7 +135,9 @@ def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: An
     if larger and default in known and (second := known.entry(default).larger) is not None:
         wanted += [second] if second not in (*ids, *wanted) else []
     for model in wanted:
-        ctx.invoke(install, config=config, model=model, quant=None, file=None, **flags)
+        ctx.invoke(
+            install, config=config, model=model, quant=None, file=None, requantize=BEST, **flags
+        )
     there = (*ids, *wanted)
     found = next((m for m in (default, model_to_install(settings)) if m in there), there[0])
     click.echo(f"The default model is {found}.")

@@ -13,6 +13,7 @@ from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.model_reference import HubReference, Reference, read_reference
 from edgeagent.catalog.recommendation import Requirements
 from edgeagent.cli.models_recommend import TASKS, best_here
+from edgeagent.cli.models_requantize import AUTO, NEVER, checked_type, offer_requantization
 from edgeagent.cli.shared.chat_template_report import given_template, warning_of
 from edgeagent.cli.shared.configured_library import catalog_of, library_of
 from edgeagent.cli.shared.options import configured, settings_options
@@ -52,6 +53,17 @@ from edgeagent.errors import InstallFailed
 @click.option(
     "--force", is_flag=True, help="Install even if the weights exceed the memory for models."
 )
+@click.option(
+    "--requantize", metavar="TYPE|auto|best|never", default=AUTO, show_default=True,
+    help="Make another tensor type of the installed file, such as Q4_0, and install it if its KL divergence "
+    "is within models.requantize_divergence. auto: offer the type that is fastest on this device, at a "
+    "terminal; elsewhere say what would be offered. best: make that without a question.",
+)  # fmt: skip
+@click.option(
+    "--requantize-text", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+    help="Measure the KL divergence on this text (UTF-8, or chats in JSON lines); default: one about "
+    "edgeagent.",
+)  # fmt: skip
 @settings_options
 def install(
     config: Path | None,
@@ -63,6 +75,8 @@ def install(
     model_id: str | None = None,
     template: Path | None = None,
     force: bool = False,
+    requantize: str = NEVER,
+    requantize_text: Path | None = None,
     **flags: Any,
 ) -> None:
     """Install MODEL: an id of the catalog; a GGUF file or a directory with one; https://.../NAME.gguf; or a
@@ -86,6 +100,7 @@ def install(
             f"memory, about {best.decode_tokens_per_s:.0f} tokens/s"
         )
     library, known = library_of(settings), catalog_of(settings)
+    requantize = checked_type(requantize)
     chat_template = given_template(template)
     if (
         template is not None
@@ -122,6 +137,7 @@ def install(
     click.echo(f"sha256 {done.sha256}")
     if (warning := warning_of(done)) is not None:
         click.echo(warning, err=True)
+    offer_requantization(here, library, done, requantize, requantize_text, chat_template)
 
 
 def _check_options(

@@ -22,9 +22,10 @@ from edgeagent.catalog.sizing.memory import KvType
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.cli.shared.configured_library import catalog_of
-from edgeagent.cli.shared.measured_rates import rates_measured
+from edgeagent.cli.shared.measured_rates import n_threads_of, rates_measured
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.sizes import Size
+from edgeagent.cli.shared.tensor_table import tensor_table, tensor_tree
 from edgeagent.cli.shared.terminal import PlainConsole
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.budget import budget
@@ -34,6 +35,7 @@ from edgeagent.device.microbenchmarks import measure
 from edgeagent.device.probe import Device
 from edgeagent.device.profile import Profile, ReferenceMachine, reference_device
 from edgeagent.device.profile_files import load
+from edgeagent.device.tensor_rates import TensorRates
 from edgeagent.errors import InstallFailed
 
 TASKS = ("chat", "assistant", "embedding", "rerank")
@@ -91,13 +93,15 @@ def recommend(
     """Show which models fit, how fast they will be, and why others do not fit.
 
     Applies to this device, or with --profile to a typical machine of that profile. Rates are predicted
-    from memory bandwidth and matrix throughput, as measured by `doctor --measure`, measured now (takes
-    some seconds), or published for the profile.
+    from memory bandwidth, matrix throughput and the speed of tensor types, as measured by `doctor
+    --measure`, measured now (takes some seconds), or published for the profile.
     """
     here = configured(config, **flags)
     if profile is None:
         chosen = here.profile
         rates, source = rates_here(here)
+        if rates.tensors and not as_json:
+            PlainConsole().print(tensor_table(rates.tensors))
         target = target_of(
             chosen, here.device, rates, budget_bytes=budget_, with_speech=with_speech
         )
@@ -144,9 +148,10 @@ def rates_here(here: Configuration) -> tuple[Rates, str]:
     was measured; else the machine alone is measured now, for some seconds. The profile's typical
     machine where measuring brings nothing.
     """
-    kept = DeviceBenchmark(here.device, here.settings.state_dir).kept()
+    benchmark = DeviceBenchmark(here.device, here.settings.state_dir)
+    kept = benchmark.kept()
     found = kept or measure(here.device, limit_s=MEASURE_LIMIT_S)
-    rates = rates_measured(here, found)
+    rates = rates_measured(here, found, tensor_rates_of(here, benchmark))
     if rates is None:
         return rates_of(reference_device(here.profile)), "the profile: measuring brought no result"
     if kept is None:
@@ -156,6 +161,22 @@ def rates_here(here: Configuration) -> tuple[Rates, str]:
     if found.model is not None and rates.decode_pace != 1.0:
         said += f", {rates.decode_pace:.2f} of the predicted rate with {found.model.model}"
     return rates, said
+
+
+def rates_kept(here: Configuration) -> Rates | None:
+    """Rates of this machine as they were measured before; None if they were not."""
+    benchmark = DeviceBenchmark(here.device, here.settings.state_dir)
+    kept, tensors = benchmark.kept(), benchmark.tensor_rates(n_threads_of(here))
+    return rates_measured(here, kept, tensors) if kept is not None else None
+
+
+def tensor_rates_of(here: Configuration, benchmark: DeviceBenchmark) -> TensorRates:
+    """The speed of tensor types with the threads of the profile: kept, or measured now and kept."""
+    n_threads = n_threads_of(here)
+    return benchmark.tensor_rates(n_threads) or benchmark.run_tensors(n_threads, _no_progress)
+
+
+def _no_progress(what: str, share: float) -> None: ...
 
 
 def target_of(
@@ -202,6 +223,7 @@ def as_text(profile: Profile, target: TargetDevice, source: str, ranking: Rankin
             "profile": profile.name,
             "budget_bytes": target.budget_bytes,
             "rates_source": source,
+            "tensor_types": tensor_tree(target.rates.tensors),
             "choices": [
                 asdict(choice) | {"total_bytes": choice.memory.total_bytes}
                 for choice in ranking.choices

@@ -1,6 +1,6 @@
-"""Measures this device: memory, arithmetic, disk, and a real model. Takes less than 20 seconds.
+"""Measures this device: memory, arithmetic, disk, tensor types, and a real model. Takes less than 30 seconds.
 
-Both parts run in processes of their own. Results are stored in the state directory under a fingerprint of
+All parts run in processes of their own. Results are stored in the state directory under a fingerprint of
 hardware and libraries; another kernel, llama.cpp or core count requires a new measurement.
 """
 
@@ -23,10 +23,12 @@ from edgeagent.device.measurement import Measurement
 from edgeagent.device.measurement_store import MeasurementStore, fingerprint
 from edgeagent.device.probe import Device
 from edgeagent.device.step_cost_store import StepCostStore
+from edgeagent.device.tensor_rates import TensorRates, TensorRateStore, measure_tensors
 from edgeagent.types.measurement import ModelMeasurement
 from edgeagent.worker import spawn
 
 MACHINE_LIMIT_S = 5.0
+TENSORS_LIMIT_S = 8.0
 MODEL_LIMIT_S = 13.0
 COMPUTING_LIBRARIES = ("llama-cpp-python", "numpy")
 
@@ -63,15 +65,33 @@ class DeviceBenchmark:
         self._key = fingerprint(device, _versions())
         self.step_costs = StepCostStore(state_dir, self._key)
         self.engine_flags = EngineFlagsStore(state_dir, self._key)
+        self._tensors = TensorRateStore(state_dir, self._key)
 
     def kept(self) -> Measurement | None:
         """The stored measurement, if it is still valid."""
         return self._store.load(self._key)
 
+    def tensor_rates(self, n_threads: int) -> TensorRates | None:
+        """What is kept of the speed of tensor types with so many threads, if it is still valid."""
+        return self._tensors.load(n_threads)
+
+    def run_tensors(
+        self, n_threads: int, progress: Progress, stop: StopSignal | None = None
+    ) -> TensorRates:
+        """Measure the speed of tensor types and store it; blocks for about 8 s."""
+        stop = stop or StopSignal()
+        found = measure_tensors(
+            self._device, n_threads, limit_s=TENSORS_LIMIT_S, progress=progress, watch=stop.watch
+        )
+        if found.rates and not stop.is_set:
+            with contextlib.suppress(OSError):  # the result can still be used
+                self._tensors.save(found)
+        return found
+
     def run(
         self, model: Path | None, progress: Progress, stop: StopSignal | None = None
     ) -> Measurement:
-        """Measure and store the result; blocks for up to about 20 s.
+        """Measure and store the result; blocks for up to about 30 s.
 
         `progress` gets the current part and the share that is done. A stopped measurement is not stored.
         """
@@ -83,8 +103,11 @@ class DeviceBenchmark:
             self._device,
             file=model,
             limit_s=MACHINE_LIMIT_S,
-            progress=lambda what, share: progress(what, 0.25 * share),
+            progress=lambda what, share: progress(what, 0.2 * share),
         )
+        if not stop.is_set:
+            n_threads = max(1, self._device.capacity.n_performance_cores)
+            self.run_tensors(n_threads, lambda what, share: progress(what, 0.2 + 0.3 * share), stop)
         found = None
         if model is not None and not stop.is_set:
             found = self._model(model, progress, stop)
@@ -117,7 +140,7 @@ class DeviceBenchmark:
                 if "result" in message:
                     return msgspec.convert(message["result"], ModelMeasurement, strict=False)
                 share = min(1.0, (time.monotonic() - begun) / MODEL_LIMIT_S)
-                progress(message.get("doing", ""), 0.25 + 0.75 * share)
+                progress(message.get("doing", ""), 0.5 + 0.5 * share)
         return None
 
 

@@ -26,4 +26,11 @@ class ModelsSettings(SettingsTable):
         default_factory=dict,
         description="other names of installed models; a name may be a pattern such as gpt-4o*",
     )
+    requantize_divergence: float = Field(
+        default=0.05,
+        ge=0,
+        le=10,
+        description="`models install` replaces a model by a faster tensor type only up to this KL divergence "
+        "to what was installed (mean of all tokens of a text, in nats)",
+    )
     preload: bool = Field(default=True, description="load the default model at start")

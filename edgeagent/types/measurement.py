@@ -12,6 +12,16 @@ class PrefillDecode(msgspec.Struct, frozen=True, array_like=True):
     decode_tok_s: float
 
 
+class TensorRate(msgspec.Struct, frozen=True, array_like=True):
+    """How fast matrices of one tensor type are multiplied: weights a second with one token, and products of
+    a weight and a token a second in a chunk of a prompt. `is_repacked`: the processor has kernels of its own.
+    """
+
+    decode: float
+    prefill: float
+    is_repacked: bool = False
+
+
 MEASURED_STEPS = 16
 
 

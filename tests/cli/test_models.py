@@ -110,7 +110,10 @@ def test_nothing_is_fetched_when_offline(edgeagent, tmp_path: Path):
 
 
 @pytest.mark.process
-def test_install_without_a_model_takes_the_recommended_one(edgeagent, tmp_path: Path):
+def test_install_without_a_model_takes_the_recommended_one(
+    edgeagent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("edgeagent.device.benchmark.TENSORS_LIMIT_S", 0.01)
     where = ("--models-dir", tmp_path / "models", "--state-dir", tmp_path / "state")
     choices = json.loads(edgeagent("models", "recommend", "--json", *where).stdout)["choices"]
     done = edgeagent("models", "install", "--offline", *where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.catalog.recommendation import Requirements, select
 from edgeagent.cli.main import cli
 from edgeagent.cli.models_recommend import rates_of, target_of
+from edgeagent.cli.shared.measured_rates import n_threads_of
 from edgeagent.cli.shared.sizes import Size
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.budget import budget
@@ -23,7 +25,9 @@ from edgeagent.device.probe import probe
 from edgeagent.device.profile import reference_device
 from edgeagent.device.profile_files import load, load_all
 from edgeagent.device.profile_match import match
+from edgeagent.device.tensor_rates import TensorRates
 from edgeagent.errors import SettingsError
+from edgeagent.types.measurement import TensorRate
 from tests.device.recorded import NAMES, unpack
 
 ENTRIES = load_catalog(shipped_models_dir() / "catalog.toml").entries
@@ -114,9 +118,16 @@ def test_rates_that_were_measured_before_are_used_and_not_measured_again(
     device = configure(flags={"state_dir": tmp_path}).device
     measuring = DeviceBenchmark(device, tmp_path)
     measuring._store.save(measuring._key, found)
+    n_threads = n_threads_of(configure(flags={"state_dir": tmp_path}))
+    rates = {"Q4_0": TensorRate(9e9, 30e9, True), "F16": TensorRate(3e9, 20e9)}
+    measuring._tensors.save(TensorRates(1, n_threads, rates))
     monkeypatch.setattr("edgeagent.cli.models_recommend.measure", None)
+    monkeypatch.setattr("edgeagent.device.benchmark.measure_tensors", None)
     text = _run(state=tmp_path)
     assert "3.5 GB/s, 17 GFLOP/s (measured on 2026-09-21)" in text
+    assert re.search(r"Q4_0 +4\.5 +30 +9\.0 +own kernels\n.*F16 +16\.0 +20 +3\.0", text)
+    body = json.loads(_run("--json", state=tmp_path))
+    assert body["tensor_types"]["F16"] == {"decode": 3e9, "prefill": 20e9, "is_repacked": False}
 
 
 def test_a_profile_of_the_user_is_advised_on(tmp_path: Path) -> None:

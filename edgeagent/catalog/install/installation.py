@@ -35,7 +35,10 @@ UNKNOWN = "unknown"
 
 
 class Installation:
-    """Installs one model, on one thread: call `run`, or within `locked` first `prepare` and then `commit`."""
+    """Installs one model, on one thread: call `run`, or within `locked` first `prepare` and then `commit`.
+
+    `origin`: where the bytes are from, for the record, if the source does not say it.
+    """
 
     def __init__(
         self,
@@ -46,8 +49,11 @@ class Installation:
         trial: Trial | None,
         progress: Progress,
         template: ChatTemplate | None = None,
+        *,
+        origin: str | None = None,
     ) -> None:
         self._library, self._entry, self._variant = library, entry, variant
+        self._origin = origin
         self._progress, self._template = progress, template
         self._found: TemplateFacts | None = None
         self._folder = library.folder(entry.id)
@@ -151,7 +157,7 @@ class Installation:
             quant=self._quant(facts),
             size_bytes=files[0].size_bytes,
             sha256=files[0].sha256,
-            source=fetch.describe(staged.source),
+            source=self._origin or fetch.describe(staged.source),
             installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
             template_sha256=facts.template_sha256 if facts else None,
             template_file=prefix + staged.template_file if staged.template_file else None,

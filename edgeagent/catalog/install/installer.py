@@ -245,6 +245,27 @@ def set_template(
     return Installation(library, entry, variant, (source,), trial, progress, template).run()
 
 
+def install_requantized(
+    model: InstalledModel,
+    library: Library,
+    file: Path,
+    quant: str,
+    *,
+    trial: Trial | None = None,
+    template: ChatTemplate | None = None,
+    progress: Progress = no_progress,
+) -> InstalledModel:
+    """Replace an installed model by a requantized copy of it. Raises: InstallFailed."""
+    source = LocalPath(path=str(file))
+    stem = Path(model.file).stem.removesuffix(f".{model.quant}").removesuffix(f"-{model.quant}")
+    variant = Variant(quant=quant, file=f"{stem}.{quant}.gguf", sources=(source,))
+    entry = unknown_entry(model.id, model.id, variant)
+    origin = f"requantized from {model.quant or UNKNOWN} of {model.source}"
+    return Installation(
+        library, entry, variant, (source,), trial, progress, template, origin=origin
+    ).run()
+
+
 def install_together(
     wanted: Sequence[tuple[Entry, Variant, Bundled]],
     library: Library,

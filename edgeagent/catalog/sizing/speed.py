@@ -8,7 +8,8 @@ tiny models slower than their size suggests.
 The shares below were fitted on seven models of 53 to 303 MB with one thread of an AVX-512 server, November
 2026, with bandwidth and matrix products measured beside each; `scripts/benchmarks/speed.py` repeats it.
 Other processors reach other shares, but nearly the same ones with every model: the ratio of measured to
-predicted speed of one model is a factor for all others (`paced`).
+predicted speed of one model is a factor for all others (`paced`). Where products of each tensor type were
+measured on the device (`device/tensor_rates.py`), these rates replace the shares of weights.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field, replace
 
 from edgeagent.catalog.sizing.memory import kv_bytes_per_cell
 from edgeagent.catalog.sizing.model_shape import ModelShape
+from edgeagent.catalog.sizing.quantization import BYTES_PER_WEIGHT
+from edgeagent.types.measurement import TensorRate
 
 # The share of plain read bandwidth that decoding reaches on weights: 0.77 to 0.86.
 WEIGHTS_SHARE = 0.82
@@ -45,7 +48,8 @@ class Rates:
 
     `gflops`: 10^9 float32 operations per second of a matrix product. `batch_curve`: measured T(k)/T(1),
     the time of a step with k sequences over one with a single sequence; empty if not measured. The paces
-    are measured rates over predicted ones, see `paced`; 1 if no model was measured.
+    are measured rates over predicted ones, see `paced`; 1 if no model was measured. `tensors`: what products
+    of each tensor type were measured to run at; it replaces the shares below.
     """
 
     bandwidth_bytes_per_s: float
@@ -53,6 +57,7 @@ class Rates:
     batch_curve: Mapping[int, float] = field(default_factory=dict)
     decode_pace: float = 1.0
     prefill_pace: float = 1.0
+    tensors: Mapping[str, TensorRate] = field(default_factory=dict)
 
 
 def paced(
@@ -83,18 +88,17 @@ def decode_step_s(
     model: ModelShape, rates: Rates, *, kv_type: str = "f16", depth: int = 512, n_seq: int = 1
 ) -> float:
     """Seconds for one step of `n_seq` sequences that have `depth` tokens each."""
-    flops = 2.0 * model.active_params
-    reading = model.active_bytes / (rates.bandwidth_bytes_per_s * WEIGHTS_SHARE)
-    computing = flops / (rates.gflops * 1e9 * DECODE_SHARE)
+    products = _products_s(model, rates)
     attention = _attention_s(model, rates, kv_type, depth)
-    one = max(reading, computing) + model.n_layers * LAYER_S + attention
+    one = products + model.n_layers * LAYER_S + attention
     if n_seq == 1:
         return one / rates.decode_pace
     if n_seq in rates.batch_curve:
         return one * rates.batch_curve[n_seq] / rates.decode_pace
-    share = _product_share(model) * BATCH_SHARE_OF_PREFILL
+    flops = 2.0 * model.active_params
+    share = _product_share(model, rates) * BATCH_SHARE_OF_PREFILL
     together = n_seq * flops / (rates.gflops * 1e9 * share)
-    step = max(reading, computing, together) + model.n_layers * LAYER_S + n_seq * attention
+    step = max(products, together) + model.n_layers * LAYER_S + n_seq * attention
     return max(one, min(step, n_seq * one)) / rates.decode_pace
 
 
@@ -115,7 +119,7 @@ def prefill_tokens_per_s(
     """
     gflops = rates.gflops * 1e9
     layers = max(1, model.active_params - model.n_vocab * model.n_embd)
-    products = 2.0 * layers / (gflops * _product_share(model))
+    products = 2.0 * layers / (gflops * _product_share(model, rates))
     flops = 2.0 * model.attention_width * n_prompt / 2
     attention = flops / (gflops * ATTENTION_SHARE_PREFILL[kv_type])
     return rates.prefill_pace / (products + attention)
@@ -140,10 +144,35 @@ def _attention_s(model: ModelShape, rates: Rates, kv_type: str, depth: int) -> f
     return max(computing, reading)
 
 
-def _product_share(model: ModelShape) -> float:
-    """The mean of `PREFILL_SHARE` over the weights' types, which is harmonic since times add up."""
+def _products_s(model: ModelShape, rates: Rates) -> float:
+    """Seconds to multiply every active weight with one token."""
+    if not rates.tensors:
+        reading = model.active_bytes / (rates.bandwidth_bytes_per_s * WEIGHTS_SHARE)
+        return max(reading, 2.0 * model.active_params / (rates.gflops * 1e9 * DECODE_SHARE))
+    output = min(model.active_params, model.n_vocab * model.n_embd)
+    weights = model.layer_params_by_type or {model.embedding_type: 1.0}
+    scale = (model.active_params - output) / sum(weights.values())
+    seconds = sum(n * scale * _weight_s(kind, rates) for kind, n in weights.items())
+    return seconds + output * _weight_s(model.output_type or model.embedding_type, rates)
+
+
+def _weight_s(kind: str, rates: Rates) -> float:
+    """Seconds to multiply one weight of a type with one token."""
+    if kind in rates.tensors:
+        return 1 / rates.tensors[kind].decode
+    reading = BYTES_PER_WEIGHT[kind] / (rates.bandwidth_bytes_per_s * WEIGHTS_SHARE)
+    return max(reading, 2.0 / (rates.gflops * 1e9 * DECODE_SHARE))
+
+
+def _product_share(model: ModelShape, rates: Rates) -> float:
+    """The mean over the weights' types, which is harmonic since times add up."""
     weights = model.layer_params_by_type or {model.embedding_type: 1.0}
     total = sum(weights.values())
-    return total / sum(
-        n / PREFILL_SHARE.get(kind, PREFILL_SHARE_OTHER) for kind, n in weights.items()
-    )
+    return total / sum(n / _prefill_share(kind, rates) for kind, n in weights.items())
+
+
+def _prefill_share(kind: str, rates: Rates) -> float:
+    """The share of a float32 matrix product that products of many tokens reach: measured, or as usual."""
+    if kind in rates.tensors:
+        return 2.0 * rates.tensors[kind].prefill / (rates.gflops * 1e9)
+    return PREFILL_SHARE.get(kind, PREFILL_SHARE_OTHER)

@@ -11,6 +11,7 @@ from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s, paced, pr
 from edgeagent.cli.shared.configured_library import catalog_of, library_of
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.measurement import Measurement
+from edgeagent.device.tensor_rates import TensorRates
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types.measurement import MEASURED_DEPTH, MEASURED_STEPS, ModelMeasurement
 
@@ -51,20 +52,24 @@ def model_to_measure(found: Configuration) -> Path | None:
     return models[0].path if models else None
 
 
-def rates_measured(found: Configuration, figures: Measurement) -> Rates | None:
+def rates_measured(
+    found: Configuration, figures: Measurement, tensors: TensorRates | None = None
+) -> Rates | None:
     """The rates of this machine with the threads of its profile, corrected by the measured model if that is
     installed. None if memory or matrix products were not measured."""
-    rates = _rates_of_machine(found, figures)
+    rates = _rates_of_machine(found, figures, tensors)
     model = _model_measured(found, figures)
     if rates is None or model is None or figures.model is None:
         return rates
     return _paced(found, rates, model, figures.model)
 
 
-def predictions(found: Configuration, figures: Measurement) -> list[Prediction]:
+def predictions(
+    found: Configuration, figures: Measurement, tensors: TensorRates | None = None
+) -> list[Prediction]:
     """Each rate of the measured model as selection would predict it; empty if no model was measured or it is
     no longer installed."""
-    plain = _rates_of_machine(found, figures)
+    plain = _rates_of_machine(found, figures, tensors)
     model, ran = _model_measured(found, figures), figures.model
     if plain is None or model is None or ran is None:
         return []
@@ -113,22 +118,29 @@ def _paced(found: Configuration, rates: Rates, model: ModelShape, ran: ModelMeas
 
 def _decode_of(found: Configuration, ran: ModelMeasurement) -> float:
     """With the threads of the profile, if that was measured."""
-    return ran.decode_tok_s.get(_n_threads(found), max(ran.decode_tok_s.values()))
+    return ran.decode_tok_s.get(n_threads_of(found), max(ran.decode_tok_s.values()))
 
 
-def _n_threads(found: Configuration) -> int:
+def n_threads_of(found: Configuration) -> int:
     return int(str(found.profile.settings(found.device)["engine.n_threads"]))
 
 
-def _rates_of_machine(found: Configuration, figures: Measurement) -> Rates | None:
+def _rates_of_machine(
+    found: Configuration, figures: Measurement, tensors: TensorRates | None
+) -> Rates | None:
     memory = {rate.n_threads: rate.value for rate in figures.memory_gb_per_s}
     gflops = {rate.n_threads: rate.value for rate in figures.gemm_gflop_per_s}
     best = figures.best_memory_gb_per_s, figures.best_gemm_gflop_per_s
     if not best[0] or not best[1]:
         return None
-    n = _n_threads(found)
+    n = n_threads_of(found)
     curve = figures.model.batch_curve if figures.model is not None else {}
-    return Rates(memory.get(n, best[0]) * 1e9, gflops.get(n, best[1]), batch_curve=curve)
+    return Rates(
+        memory.get(n, best[0]) * 1e9,
+        gflops.get(n, best[1]),
+        batch_curve=curve,
+        tensors=tensors.rates if tensors is not None else {},
+    )
 
 
 def _model_measured(found: Configuration, figures: Measurement) -> ModelShape | None:

@@ -23,11 +23,11 @@ TYPE_NUMBERS = {kind.name: number for number, kind in GGML_TYPES.items()}
 _F32, _F16 = TYPE_NUMBERS["F32"], TYPE_NUMBERS["F16"]
 
 
-class _Tensor(ctypes.Structure):
-    pass
+class Tensor(ctypes.Structure):
+    """A leaf or a node of a graph."""
 
 
-_Tensor._fields_ = [
+Tensor._fields_ = [
     ("type", ctypes.c_int),
     ("buffer", _pointer),
     ("ne", ctypes.c_int64 * 4),
@@ -35,7 +35,7 @@ _Tensor._fields_ = [
     ("op", ctypes.c_int),
     ("op_params", ctypes.c_int32 * 16),
     ("flags", ctypes.c_int32),
-    ("src", ctypes.POINTER(_Tensor) * 10),
+    ("src", ctypes.POINTER(Tensor) * 10),
     ("view_src", _pointer),
     ("view_offs", ctypes.c_size_t),
     ("data", _pointer),
@@ -56,7 +56,8 @@ class _TypeTraits(ctypes.Structure):
 
 
 @cache
-def _function(name: str, result: Any, *arguments: Any) -> Any:
+def function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of ggml that llama_cpp does not bind."""
     return ctypes.CFUNCTYPE(result, *arguments)((name, lib._lib))
 
 
@@ -103,14 +104,14 @@ class Watch:
 
     def _called(self, address: int, is_asking: bool, _data: object) -> bool:
         try:
-            return self._handle(_Tensor.from_address(address), address, is_asking)
+            return self._handle(Tensor.from_address(address), address, is_asking)
         except Exception as exc:
             self.failure = self.failure or exc
             return not is_asking  # False after a node would stop the decode
 
-    def _handle(self, node: _Tensor, address: int, is_asking: bool) -> bool:
+    def _handle(self, node: Tensor, address: int, is_asking: bool) -> bool:
         if not self._is_known_layout:
-            told = _function("ggml_get_name", ctypes.c_char_p, _pointer)(address)
+            told = function("ggml_get_name", ctypes.c_char_p, _pointer)(address)
             if told != node.name:
                 raise EngineFailed("This build of ggml has another layout of its tensors.")
             self._is_known_layout = True
@@ -126,7 +127,7 @@ class Watch:
         self.take(Product(weight, _rows(node.src[1].contents)))
         return True
 
-    def _weight(self, tensor: _Tensor) -> Weight:
+    def _weight(self, tensor: Tensor) -> Weight:
         name = tensor.name.decode("utf-8", "replace")
         known = self.weights.get(name)
         if known is None:
@@ -138,11 +139,11 @@ class Watch:
 
 @cache
 def _op_name(op: int) -> bytes:
-    told: bytes = _function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)(op)
+    told: bytes = function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)(op)
     return told
 
 
-def _rows(tensor: _Tensor) -> np.ndarray[Any, Any]:
+def _rows(tensor: Tensor) -> np.ndarray[Any, Any]:
     ne, nb = list(tensor.ne), list(tensor.nb)
     end = sum((n - 1) * step for n, step in zip(ne, nb, strict=True)) + 4
     raw = np.frombuffer((ctypes.c_char * end).from_address(tensor.data), np.uint8)
@@ -187,7 +188,7 @@ def rounded(
         source.size // GGML_TYPES[number].block * GGML_TYPES[number].n_bytes, np.uint8
     )
     weights = None if importance is None else np.ascontiguousarray(importance, np.float32)
-    pack = _function(
+    pack = function(
         "ggml_quantize_chunk", ctypes.c_size_t, ctypes.c_int, _pointer, _pointer, ctypes.c_int64,
         ctypes.c_int64, ctypes.c_int64, _pointer,
     )  # fmt: skip
@@ -195,7 +196,7 @@ def rounded(
         number, source.ctypes.data, packed.ctypes.data, 0, n_rows, n_columns,
         None if weights is None else weights.ctypes.data,
     )  # fmt: skip
-    traits = _function("ggml_get_type_traits", ctypes.POINTER(_TypeTraits), ctypes.c_int)(number)
+    traits = function("ggml_get_type_traits", ctypes.POINTER(_TypeTraits), ctypes.c_int)(number)
     unpack = ctypes.CFUNCTYPE(None, _pointer, _pointer, ctypes.c_int64)(traits.contents.to_float)
     found = np.empty_like(source)
     unpack(packed.ctypes.data, found.ctypes.data, source.size)

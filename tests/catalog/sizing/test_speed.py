@@ -13,12 +13,14 @@ from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.catalog.sizing.model_shape import ModelShape, from_entry
 from edgeagent.catalog.sizing.speed import (
+    LAYER_S,
     Rates,
     decode_step_s,
     decode_tokens_per_s,
     paced,
     prefill_tokens_per_s,
 )
+from edgeagent.types.measurement import TensorRate
 
 ENTRIES = load_catalog(shipped_models_dir() / "catalog.toml").entries
 MODELS = [
@@ -26,6 +28,26 @@ MODELS = [
 ]
 rates = st.builds(Rates, st.floats(1e9, 4e11), st.floats(1.0, 4000.0))
 models = st.sampled_from(MODELS)
+
+
+@given(model=models, machine=rates, factor=st.floats(1.1, 10))
+def test_measured_types_set_the_speed_of_the_models_that_have_them(
+    model: ModelShape, machine: Rates, factor: float
+) -> None:
+    kinds = {*model.bytes_by_type, model.embedding_type}
+    slow = replace(machine, tensors={kind: TensorRate(1e9, 1e10) for kind in kinds})
+    fast = replace(
+        machine, tensors={kind: TensorRate(1e9 * factor, 1e10 * factor) for kind in kinds}
+    )
+    other = replace(machine, tensors={"another": TensorRate(1.0, 1.0)})
+    step_s = decode_step_s(model, slow, depth=0)
+    weights_s = model.active_params / 1e9
+    assert step_s == pytest.approx(weights_s + model.n_layers * LAYER_S, rel=0.02)
+    saved = weights_s * (1 - 1 / factor)
+    assert step_s - decode_step_s(model, fast, depth=0) == pytest.approx(saved, rel=0.02)
+    assert prefill_tokens_per_s(model, fast) > prefill_tokens_per_s(model, slow)
+    # A type that was not measured is predicted as before.
+    assert prefill_tokens_per_s(model, other) == prefill_tokens_per_s(model, machine)
 
 
 @given(model=models, machine=rates, depth=st.integers(0, 30_000), n_seq=st.integers(1, 32))

@@ -1,0 +1,217 @@
+"""`edgeagent models install --requantize`: tensor types that are faster on this device."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeagent.catalog.chat_template import ChatTemplate
+from edgeagent.catalog.gguf.ggml_types import FILE_TYPES
+from edgeagent.catalog.install import installer as installing
+from edgeagent.catalog.install.installation import UNKNOWN
+from edgeagent.catalog.install_record import InstalledModel
+from edgeagent.catalog.model_library import Library
+from edgeagent.cli.models_recommend import rates_here, rates_kept
+from edgeagent.cli.shared.configured_library import catalog_of
+from edgeagent.cli.shared.measured_rates import n_threads_of
+from edgeagent.cli.shared.progress import byte_progress, timed_progress
+from edgeagent.cli.shared.sizes import megabytes
+from edgeagent.cli.shared.trial_load import trial_load
+from edgeagent.device.configuration import Configuration
+from edgeagent.errors import EdgeAgentError, InstallFailed
+
+if TYPE_CHECKING:
+    from edgeagent.optimize.evaluate import EvaluationOptions
+    from edgeagent.optimize.requantization import RequantizedFile
+
+NEVER, AUTO, BEST = "never", "auto", "best"
+
+
+def checked_type(wanted: str) -> str:
+    """What `--requantize` says. Raises: UsageError for a type that does not exist."""
+    if wanted in (NEVER, AUTO, BEST) or wanted.upper() in FILE_TYPES.values():
+        return wanted
+    raise click.UsageError(
+        f"--requantize {wanted!r} is no tensor type: use auto, best, never, or one of "
+        f"{', '.join(FILE_TYPES.values())}."
+    )
+
+
+def offer_requantization(
+    here: Configuration, library: Library, model: InstalledModel, wanted: str,
+    text: Path | None, template: ChatTemplate | None,
+) -> InstalledModel:  # fmt: skip
+    """Make the model faster if the user wants that. Returns what is installed then.
+
+    `wanted`: "never"; "auto" offers the fastest type within the bound of the divergence, at a terminal, and
+    elsewhere says what it would offer; "best" makes that without a question; or a type, which is made.
+
+    Raises: InstallFailed where a type was named and cannot be had; what was installed stays.
+    """
+    if wanted == NEVER or not _is_plain_text_model(here, model):
+        if wanted not in (NEVER, AUTO, BEST):
+            raise InstallFailed(
+                f"{model.id} is not a GGUF model that generates text: it stays as it is; leave "
+                "--requantize out."
+            )
+        return model
+    if wanted not in (AUTO, BEST):
+        return _made(here, library, model, wanted.upper(), text, template)
+    try:
+        return _offered(here, library, model, wanted, text, template)
+    except EdgeAgentError as exc:  # the model is installed, and that is what was asked for
+        click.echo(f"No faster tensor type is offered: {exc.message}", err=True)
+        return model
+
+
+def _is_plain_text_model(here: Configuration, model: InstalledModel) -> bool:
+    entry = catalog_of(here.settings).entries.get(model.id)
+    is_chat = entry is None or (entry.task == "chat" and entry.tools is None)
+    return is_chat and model.path.suffix == ".gguf" and model.base is None and model.tools is None
+
+
+def _offered(
+    here: Configuration, library: Library, model: InstalledModel, wanted: str, text: Path | None,
+    template: ChatTemplate | None,
+) -> InstalledModel:  # fmt: skip
+    from edgeagent.optimize.requantization import LEAST_GAIN, each_tried, forecasts, is_good
+
+    asks = wanted == AUTO and sys.stdin.isatty() and sys.stderr.isatty()
+    only_tells = wanted == AUTO and not asks
+    # Installing should not take longer for a remark: what was measured when idle is enough for it.
+    rates = rates_kept(here) if only_tells else rates_here(here)[0]
+    if rates is None or not rates.tensors:
+        return model
+    found = forecasts(model.path, rates, most_bytes=here.budget.n_bytes)
+    if not found or found[0].request_gain < LEAST_GAIN:
+        return model
+    best = found[0]
+    told = (
+        f"This device would read prompts {best.prefill_gain:.1f} times and write answers "
+        f"{best.decode_gain:.1f} times as fast with {best.file_type} in place of {quant_of(model)}, by its "
+        "speed of tensor types."
+    )
+    if only_tells:
+        click.echo(
+            f"{told} `edgeagent models install {model.id} --requantize best` makes the fastest type that "
+            "loses little.",
+            err=True,
+        )
+        return model
+    click.echo(told, err=True)
+    each_s = round(best.trial_s + 10, -1)
+    question = (
+        f"Make it and measure what it loses? That takes about {each_s:.0f} s for each type tried."
+    )
+    if asks and not click.confirm(question, err=True):
+        return model
+    bound = here.settings.models.requantize_divergence
+    with tempfile.TemporaryDirectory(prefix="requantize-", dir=_staging(library)) as folder:
+
+        async def first_good() -> RequantizedFile | None:
+            with timed_progress() as tell:
+                options = _options(here, text)
+                async for made in each_tried(model.path, Path(folder), found, options, bound, tell):
+                    click.echo(_figures(made, model), err=True)
+                    if is_good(made):
+                        return made
+            return None
+
+        good = asyncio.run(first_good())
+        if good is None:
+            click.echo(
+                f"None is faster within the bound of {bound:g} (models.requantize_divergence).",
+                err=True,
+            )
+            return model
+        question = f"Replace {quant_of(model)} by {good.file_type}?"
+        if asks and not click.confirm(question, err=True):
+            return model
+        return _installed(here, library, model, good, template)
+
+
+def _made(
+    here: Configuration, library: Library, model: InstalledModel, file_type: str, text: Path | None,
+    template: ChatTemplate | None,
+) -> InstalledModel:  # fmt: skip
+    from edgeagent.optimize.requantization import tried
+
+    if file_type == model.quant:
+        click.echo(f"{model.id} is {file_type} already.", err=True)
+        return model
+    bound = here.settings.models.requantize_divergence
+    try:
+        with tempfile.TemporaryDirectory(prefix="requantize-", dir=_staging(library)) as folder:
+            with timed_progress() as tell:
+                options = _options(here, text)
+                made = asyncio.run(tried(model.path, Path(folder), file_type, options, bound, tell))
+            click.echo(_figures(made, model), err=True)
+            if not made.is_timed:
+                raise InstallFailed(
+                    f"{file_type} diverges by {made.divergence:.3f} nats, and models.requantize_divergence "
+                    f"allows {bound:g}: {quant_of(model)} stays; name a finer type, or raise the bound."
+                )
+            return _installed(here, library, model, made, template)
+    except InstallFailed:
+        raise
+    except EdgeAgentError as exc:
+        raise InstallFailed(f"{model.id} stays {quant_of(model)}. {exc.message}") from exc
+
+
+def _staging(library: Library) -> Path:
+    """A directory on the disk of the models, which `models install` cleans up."""
+    folder = library.models_dir / ".staging"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _options(here: Configuration, text: Path | None) -> EvaluationOptions:
+    from edgeagent.optimize.evaluate import EvaluationOptions
+    from edgeagent.optimize.requantization import N_RUNS, SAMPLE_TEXT, TEXT_CHUNKS
+
+    return EvaluationOptions(
+        texts=(text or SAMPLE_TEXT,), max_chunks=TEXT_CHUNKS, n_runs=N_RUNS, n_threads=n_threads_of(here),
+    )  # fmt: skip
+
+
+def _figures(made: RequantizedFile, model: InstalledModel) -> str:
+    divergence = made.figures.divergence
+    assert divergence is not None
+    gains = (
+        f"prompts {made.prefill_gain:.2f} times, answers {made.decode_gain:.2f} times as fast; "
+        if made.is_timed
+        else ""
+    )
+    return (
+        f"{made.file_type} ({megabytes(made.figures.size_bytes)}) beside {quant_of(model)} "
+        f"({megabytes(made.source.size_bytes)}), measured: {gains}KL divergence {divergence.mean:.4f} \u00b1 "
+        f"{divergence.error:.4f} nats, {divergence.same_top:.1%} of the most probable tokens the same."
+    )
+
+
+def quant_of(model: InstalledModel) -> str:
+    """The type of an installed file, for messages."""
+    return "its own type" if model.quant in ("", UNKNOWN) else model.quant
+
+
+def _installed(
+    here: Configuration, library: Library, model: InstalledModel, made: RequantizedFile,
+    template: ChatTemplate | None,
+) -> InstalledModel:  # fmt: skip
+    with byte_progress() as progress:
+        done = installing.install_requantized(
+            model, library, made.path, made.file_type, trial=trial_load, template=template,
+            progress=progress,
+        )  # fmt: skip
+    is_known = model.id in catalog_of(here.settings)
+    back = f"{model.id} --requantize never" if is_known else "SOURCE --requantize never"
+    click.echo(
+        f"{done.id} is {done.quant} now ({megabytes(done.size_bytes)}). `edgeagent models install {back}` "
+        f"brings {quant_of(model)} back."
+    )
+    return done

@@ -1,0 +1,69 @@
+"""Which type is tried, by the measured speed of tensor types, and when it replaces what is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeagent.catalog.gguf.header import read_header
+from edgeagent.catalog.sizing.speed import Rates
+from edgeagent.optimize import requantization
+from edgeagent.optimize.requantization import SAMPLE_TEXT, forecasts
+from edgeagent.types.measurement import TensorRate
+from tests.commands import run_here
+
+pytestmark = pytest.mark.process
+
+TALES = Path(__file__).resolve().parents[1] / "data/tales260K.gguf"
+# Q8_0 is four times as fast as anything else here; a rate of nothing else is known.
+RATES = Rates(
+    1e9, 1.0, tensors={"Q8_0": TensorRate(4e8, 4e9), "F16": TensorRate(1e8, 1e9), "F32": TensorRate(1e8, 1e9)}
+)  # fmt: skip
+
+
+def test_types_are_forecast_by_their_speed_and_left_out_where_they_do_not_fit():
+    found = forecasts(TALES, RATES, most_bytes=1 << 30, kinds=("Q4_0", "Q8_0", "F16"))
+    assert found[0].file_type == "Q8_0" and {f.file_type for f in found} == {"Q4_0", "Q8_0", "F16"}
+    best = found[0]
+    assert best.prefill_gain > 1 and best.decode_gain > 1 and best.request_gain > 1
+    least = min(found, key=lambda one: one.size_bytes)
+    one = forecasts(TALES, RATES, most_bytes=least.size_bytes, kinds=("Q4_0", "Q8_0", "F16"))
+    assert [f.file_type for f in one] == [least.file_type]
+
+
+def test_the_text_that_comes_along_suffices_for_its_chunks():
+    # A token has rarely more than five characters.
+    assert len(SAMPLE_TEXT.read_text()) > 5 * 512 * requantization.TEXT_CHUNKS
+
+
+def quants(models: Path) -> set[str]:
+    (file,) = models.glob("tale/*.gguf")
+    return {tensor.type.name for tensor in read_header(file).tensors}
+
+
+def test_an_installed_model_is_replaced_only_within_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(requantization, "TEXT_CHUNKS", 1)
+    monkeypatch.setattr(requantization, "N_RUNS", 1)
+    models = tmp_path / "models"
+    where = ("--models-dir", models, "--state-dir", tmp_path / "state")
+    command = ("models", "install", TALES, "--as", "tale", *where, "--requantize")
+    bound = "EDGEAGENT_MODELS__REQUANTIZE_DIVERGENCE"
+    done = run_here(*command, "q4_0", env={bound: "0.000000001"})
+    assert done.returncode == 2 and "Q4_0 diverges by 0." in done.stderr, done.stderr
+    before = quants(models)
+    done = run_here(*command, "Q4_0", env={bound: "10"})
+    assert done.returncode == 0, done.stderr
+    assert "times as fast; KL divergence 0." in done.stderr and "tale is Q4_0 now" in done.stdout
+    assert "Q4_0" in quants(models) and "Q4_0" not in before
+    record = (models / "tale" / "installed.toml").read_text()
+    assert "requantized from" in record and 'quant = "Q4_0"' in record
+    assert "tale: good" in run_here("models", "verify", *where).stdout
+    done = run_here(*command, "Q9_9")
+    assert (
+        done.returncode == 2
+        and "is no tensor type: use auto, best, never, or one of" in done.stderr
+    )
+    assert not list((models / ".staging").glob("requantize-*"))

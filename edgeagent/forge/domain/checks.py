@@ -24,6 +24,7 @@ FEWEST = 2
 UNBALANCED = 10  # times as many examples
 _SHOWN = 20  # findings of one kind
 _WORDS = re.compile(r"\w+")
+_HALF_MARK = re.compile(r"\[[^\[\]]*(\]\s?[({]|[({])")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def check(domain: Domain) -> list[Finding]:
         *_contradictions(domain.examples),
         *_sizes(domain),
         *_foreign(domain),
+        *_half_marks(domain.examples),
         *_duplicates(domain.examples),
         *_balance(domain),
     ]
@@ -111,6 +113,20 @@ def _sizes(domain: Domain) -> list[Finding]:
                 Finding("error", None, f"there are {n} {what}, and {most} is the most: join some.")
             )
     return found
+
+
+def _half_marks(examples: Sequence[Example]) -> list[Finding]:
+    """Marks of slots that are not whole, and so are text."""
+    found = []
+    for example in examples:
+        mark = _HALF_MARK.search(example.text)
+        if mark is not None:
+            found.append(Finding(
+                "warning", example.place,
+                f"{example.text[mark.start() :][:60]!r} is no whole mark of a slot and stays text: write "
+                "[value](name).",
+            ))  # fmt: skip
+    return _cut(found, "marks that are not whole")
 
 
 def _foreign(domain: Domain) -> list[Finding]:

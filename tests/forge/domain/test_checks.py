@@ -37,6 +37,19 @@ def test_good_examples_have_no_findings():
     assert said(domain_of(a=plain(6, "x"), b=plain(6, "y"))) == []
 
 
+def test_marks_of_slots_that_are_not_whole_are_told():
+    texts = [
+        "book [two](party_size",
+        "a table [for two(party_size)",
+        "see [1] (here",
+        "x [ok] y",
+        "array[3]",
+    ]
+    found = said(domain_of(a=[*texts, *plain(3)], b=plain(6, "y")))
+    assert [line.split(": ")[1] for line in found] == ["a.csv:1", "a.csv:2", "a.csv:3"]
+    assert "'[two](party_size' is no whole mark of a slot and stays text" in found[0]
+
+
 def test_contradictions_name_both_places():
     (only,) = said(domain_of(a=plain(5), b=[*plain(5, "b"), "Text, 3!"]))
     assert only.startswith("error: a.csv:11: 'Text, 3!' is 'b' here and 'a' at a.csv:4: ")

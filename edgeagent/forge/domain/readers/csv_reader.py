@@ -36,6 +36,11 @@ def read_csv(path: Path) -> Domain:
                 continue
             _add(domain, row, columns, place)
     except csv.Error as exc:
+        if "field limit" in str(exc):
+            raise ForgeFailed(
+                f"{path}:{rows.line_num}: a cell has more than {csv.field_size_limit()} characters: shorten "
+                "it, or close the quotes of the cell before."
+            ) from exc
         raise ForgeFailed(
             f"{path}:{rows.line_num}: not CSV ({exc}): put texts with quotes or separators into "
             "quotes, and double the quotes in them."

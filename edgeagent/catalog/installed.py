@@ -154,6 +154,8 @@ class InstalledModels:
         """By the catalog, else by the file's header once `examine` has read it, until then "generate"."""
         if model.id in self._catalog:
             return TASKS[self._catalog.entry(model.id).task]
+        if model.tools is not None:  # an assistant, also one whose file is a sentence encoder
+            return "generate"
         return self._tasks.get((model.path, model.size_bytes), "generate")
 
     def with_task(self, task: Task) -> list[str]:
@@ -163,7 +165,8 @@ class InstalledModels:
     async def examine(self) -> None:
         """Learn the tasks of models that the catalog does not know, from their headers."""
         for model in self.installed():
-            if model.id in self._catalog or (model.path, model.size_bytes) in self._tasks:
+            is_known = model.id in self._catalog or model.tools is not None
+            if is_known or (model.path, model.size_bytes) in self._tasks:
                 continue
             try:
                 self.keep_task(model, await asyncio.to_thread(inspect_apart, model.path))

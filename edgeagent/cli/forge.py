@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from edgeagent.cli.forge_encoder import encoder
 from edgeagent.cli.forge_new import new
 from edgeagent.cli.forge_review import review
 from edgeagent.cli.forge_update import rollback, update
@@ -79,7 +80,7 @@ def forge() -> None:
     """
 
 
-for command in (new, review, update, rollback):
+for command in (new, review, update, rollback, encoder):
     forge.add_command(command)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeagent.cli.shared.configured_library import library_of
-from edgeagent.cli.shared.domain_model import BASE, TEACHER, made_here
+from edgeagent.cli.shared.domain_model import BASE, TEACHER, encoder_of, made_here
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.read_only_store import reading, selected_or_all
 from edgeagent.cli.shared.store import selector_options
@@ -107,6 +107,8 @@ async def _ranked(
     there = {model.id: model for model in library.installed()}
     if TEACHER in there:
         path, is_kept = there[TEACHER].path, True
+    elif (general := encoder_of(settings)) is not None:
+        path, is_kept = general, True
     else:
         base = Trunk.read(library.resolve(BASE).path)
         path, is_kept = write_encoder(base, workspace.folder), False

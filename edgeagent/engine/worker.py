@@ -3,7 +3,8 @@
 It has four threads. The main thread runs the engine and owns the llama.cpp context, `receiver` reads
 messages from the daemon, `intake` renders and tokenizes prompts, `tokenizer` answers what needs the
 vocabulary only. The process ends when its socket does. For a model that makes embeddings or ranks documents
-it runs `embedding.worker` or `embedding.rerank_worker` in place of `GenerationWorker`.
+it runs `embedding.worker` or `embedding.rerank_worker` in place of `GenerationWorker`; for a sentence
+encoder that was taught intents, `embedding.intent_worker`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -21,8 +23,10 @@ from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.idle_measurement import IdleMeasurement
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.step_runner import LlamaRunner
+from edgeagent.engine.embedding.intent_worker import IntentWorker
 from edgeagent.engine.embedding.rerank_worker import RerankWorker
 from edgeagent.engine.embedding.worker import EmbeddingWorker
+from edgeagent.engine.intents.intent_classifier import IntentClassifier
 from edgeagent.engine.llama import zero_pages
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.process import helper_process
@@ -268,9 +272,19 @@ def load(
     adapters = AdapterFiles(config)
     confinement.enter(read=[file.path, *adapters.paths], parent=daemon_pid, asks_mappings=True)
     inspected = msgspec.structs.replace(file.inspected(), adapters=adapters.inspected())
-    worker = WORKERS[config.task](channel, inspected, started_s)
+    worker = _worker(channel, inspected, started_s)
     file.check()
     return worker
+
+
+def _worker(
+    channel: Channel, config: EngineConfig, started_s: float
+) -> GenerationWorker | EmbeddingWorker:
+    if config.task == "embed":
+        classifier = IntentClassifier.read(Path(config.path), config.model_id)
+        if classifier is not None:
+            return IntentWorker(channel, config, started_s, classifier)
+    return WORKERS[config.task](channel, config, started_s)
 
 
 if __name__ == "__main__":

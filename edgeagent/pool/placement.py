@@ -136,7 +136,10 @@ class ModelPlacer:
             identity=identity, chat_template=text,
         )  # fmt: skip
         n_adapter_bytes = 0
-        if (task := self._models.task(model)) != "generate":
+        task = self._models.task(model)
+        if task == "generate" and facts.task == "embed" and self._models.is_assistant(model):
+            task = "embed"  # its intents are chosen by a sentence's vector
+        if task != "generate":
             config = self._for_whole_texts(config, facts, task)
         else:
             adapters = self._models.adapters_of(model_id)

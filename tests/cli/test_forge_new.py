@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.commands import run_here
-from tests.conftest import DaemonProcess, serving
+from tests.conftest import ROOT, DaemonProcess, serving
 
 TEXTS = {
     "departure": ("when does the ferry leave", "what time is the next boat", "departure times please"),
@@ -31,21 +33,28 @@ def examples(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def daemon(
-    shipped_assistant: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[DaemonProcess]:
+def shipped(shipped_assistant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small edge-assistant-s, and the shipped edge-encoder."""
+    folder = tmp_path_factory.mktemp("shipped") / "models"
+    shutil.copytree(shipped_assistant, folder)
+    shutil.copytree(ROOT / "models" / "edge-encoder", folder / "edge-encoder")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def daemon(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     base = tmp_path_factory.mktemp("own-intents")
     models, state = base / "models", base / "state"
     models.mkdir()
-    with serving(models, state, shipped_models_dir=str(shipped_assistant), preload=False) as daemon:
+    with serving(models, state, shipped_models_dir=str(shipped), preload=False) as daemon:
         yield daemon
 
 
 @pytest.fixture(scope="module")
-def forge(daemon: DaemonProcess, shipped_assistant: Path):
-    def run(*arguments: object):
+def forge(daemon: DaemonProcess, shipped: Path):
+    def run(*arguments: object, bundled: Path = shipped):
         where = ("--state-dir", daemon.state_dir, "--models-dir", models_dir(daemon))
-        env = {"EDGEAGENT_MODELS__BUNDLED_DIR": str(shipped_assistant)}
+        env = {"EDGEAGENT_MODELS__BUNDLED_DIR": str(bundled)}
         return run_here("forge", *arguments, *where, env=env)
 
     return run
@@ -60,6 +69,7 @@ def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge,
     done = forge("new", "ferry", "--from", examples(tmp_path))
     assert done.returncode == 0, done.stderr
     assert 'Served as "model": "ferry"' in done.stdout
+    assert "Base model: edge-encoder (unseen texts right: edge-assistant-s " in done.stderr
     with daemon.client() as client:
         for intent, texts in TEXTS.items():
             answer = client.chat.completions.create(
@@ -68,6 +78,9 @@ def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge,
             (call,) = answer.choices[0].message.tool_calls
             assert call.function.name == intent
         assert "ferry" in {model.id for model in client.models.list()}
+        assert "edge-encoder" not in {model.id for model in client.models.list()}
+        with pytest.raises(openai.BadRequestError, match="embeddings"):
+            client.embeddings.create(model="ferry", input="a boat")
         told = client.chat.completions.create(
             model="ferry", messages=[{"role": "user", "content": "refund my ticket"}],
             metadata={"calls": "false"},
@@ -75,7 +88,7 @@ def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge,
         assert told.choices[0].message.content == "Refunds take five days."
     folder = models_dir(daemon) / "ferry"
     assert {path.name for path in folder.iterdir()} == {
-        "ferry.Q8_0.gguf", "ferry.json", "README.md", "installed.toml",
+        "ferry.gguf", "ferry.json", "README.md", "installed.toml",
     }  # fmt: skip
     assert "12 | - |" in (folder / "README.md").read_text()
     assert not (daemon.state_dir / "forge" / "ferry" / "work").exists()
@@ -94,8 +107,13 @@ def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge,
 
 
 @pytest.mark.process
-def test_an_update_learns_corrections_and_can_be_taken_back(daemon, forge, tmp_path: Path):
-    assert forge("new", "boat", "--from", examples(tmp_path)).returncode == 0
+def test_an_update_learns_corrections_and_can_be_taken_back(
+    daemon, forge, shipped_assistant: Path, tmp_path: Path
+):
+    # Without edge-encoder an assistant's states are all there is; the update may take the better one.
+    done = forge("new", "boat", "--from", examples(tmp_path), bundled=shipped_assistant)
+    assert done.returncode == 0, done.stderr
+    assert "Base model" not in done.stderr
     assert "has no version before 1" in forge("rollback", "boat").stderr
     more = tmp_path / "more.csv"
     texts = [
@@ -128,7 +146,8 @@ def test_an_update_learns_corrections_and_can_be_taken_back(daemon, forge, tmp_p
     [
         ("../ferry", "is not the name of a model"),
         ("a/b", "is not the name of a model"),
-        ("edge-assistant-s", "is a model of the catalog"),
+        ("edge-assistant-s", "is a model of edgeagent"),
+        ("edge-encoder", "is a model of edgeagent"),
     ],
 )
 def test_names_of_other_models_are_refused(forge, tmp_path: Path, name: str, said: str):
@@ -143,4 +162,4 @@ def test_errors_in_examples_stop_before_training(forge, tmp_path: Path):
     done = forge("new", "shop", "--from", path)
     assert done.returncode == 2
     assert f"error: {path}:3: 'Hello!' is 'leave' here and 'greet' at {path}:2" in done.stderr
-    assert "correct them, then run the command again" in done.stderr.splitlines()[-1]
+    assert "correct the lines above, then run the command again" in done.stderr.splitlines()[-1]

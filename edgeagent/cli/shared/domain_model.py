@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.install.installer import install_entry
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.cli.shared.configured_library import catalog_of, library_of
@@ -20,11 +21,11 @@ from edgeagent.settings import Settings
 from edgeagent.worker.process_environment import keep_arithmetic_single, keep_kernels
 
 if TYPE_CHECKING:
-    from edgeagent.forge.domain.build import Made
+    from edgeagent.forge.domain.build import DomainFigures, Made
     from edgeagent.forge.domain.example import Domain
     from edgeagent.forge.domain.workspace import Workspace
 
-BASE, TEACHER = "edge-assistant-s", "all-minilm-l6-v2"
+BASE, ENCODER, TEACHER = "edge-assistant-s", "edge-encoder", "all-minilm-l6-v2"
 Method = Literal["head", "torch"]
 
 
@@ -44,8 +45,8 @@ def workspace_of(settings: Settings, name: str) -> Workspace:
     from edgeagent.forge.domain.workspace import Workspace
 
     workspace = Workspace(settings.state_dir / "forge", name)
-    if name in catalog_of(settings):
-        raise ForgeFailed(f"{name!r} is a model of the catalog: choose another name.")
+    if name in catalog_of(settings) or name == ENCODER:
+        raise ForgeFailed(f"{name!r} is a model of edgeagent: choose another name.")
     return workspace
 
 
@@ -68,7 +69,8 @@ def checked(domain: Domain, source: Path) -> Domain:
     n_errors = sum(finding.kind == "error" for finding in findings)
     if n_errors:
         raise ForgeFailed(
-            f"{source} has {n_errors} errors: correct them, then run the command again."
+            f"{source} has {n_errors} error{'s' * (n_errors > 1)}: correct the lines above, then run the "
+            "command again."
         )
     domain = without_duplicates(domain)
     click.echo(f"{len(domain.intents)} intents, {len(domain.examples)} examples", err=True)
@@ -88,6 +90,8 @@ def method_of(wanted: str) -> Method:
 def make(settings: Settings, workspace: Workspace, domain: Domain, options: MakingOptions) -> Made:
     """Train and write a new version, which is not installed yet. Raises: ForgeFailed."""
     from edgeagent.forge.domain.build import BuildOptions, build
+    from edgeagent.forge.domain.encoder_trunk import EncoderTrunk
+    from edgeagent.forge.domain.head_training import Base
     from edgeagent.forge.domain.trunk import Trunk
     from edgeagent.forge.domain.workspace import Plan, digest_of
 
@@ -98,8 +102,14 @@ def make(settings: Settings, workspace: Workspace, domain: Domain, options: Maki
     base = library.resolve(BASE)
     there = {model.id: model for model in library.installed()}
     teacher = there.get(TEACHER) if options.method == "torch" else None
+    bases: list[Base] = [Trunk.read(base.path)]
+    digests = base.sha256 or ""
+    encoder = encoder_of(settings)
+    if encoder is not None and not domain.slot_names:  # it fills no slots
+        bases.append(EncoderTrunk.read(encoder))
+        digests += f" {sha256_of(encoder)}"
     plan = Plan(
-        options.seed, options.method, digest_of(domain), base.sha256 or "",
+        options.seed, options.method, digest_of(domain), digests,
         (teacher.sha256 or "") if teacher is not None else "", options.minutes,
     )  # fmt: skip
     if not workspace.begin(plan, domain):
@@ -110,9 +120,23 @@ def make(settings: Settings, workspace: Workspace, domain: Domain, options: Maki
         known.entry(BASE).larger if BASE in known else None,
     )  # fmt: skip
     with timed_progress() as tell:
-        made = build(domain, Trunk.read(base.path), workspace, how, tell)
+        made = build(domain, bases, workspace, how, tell)
     tell_all(made.findings)
+    tell_choice(made.figures)
     return made
+
+
+def encoder_of(settings: Settings) -> Path | None:
+    """The file of the general sentence encoder; None where none is shipped."""
+    found = sorted((library_of(settings).shipped_dir / ENCODER).glob("*.gguf"))
+    return found[0] if found else None
+
+
+def tell_choice(figures: DomainFigures) -> None:
+    """Which of the base models was taken, and why."""
+    if len(figures.tried) > 1:
+        said = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in figures.tried.items())
+        click.echo(f"Base model: {figures.base} (unseen texts right: {said}).", err=True)
 
 
 def serve(settings: Settings, workspace: Workspace, entry: Any) -> InstalledModel:

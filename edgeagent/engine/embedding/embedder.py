@@ -248,8 +248,8 @@ class Embedder:
             self._end(request, exc)
             return
         self._service_s += 0.1 * ((now - started_s) - self._service_s)
-        self._forget(request.request_id)
         self._emit(request.request_id, result)
+        self._forget(request.request_id)
 
     def _leave(self, request: EmbeddingRequest, error: Exception | None) -> None:
         self._queue.remove(request)

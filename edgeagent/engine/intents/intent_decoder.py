@@ -17,6 +17,7 @@ from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.output.decoder import Decoder, Draw
 from edgeagent.engine.output.output_parser import Pieces
 from edgeagent.types.answer import CallDelta
+from edgeagent.types.intents import Confidence, IntentQuestion
 from edgeagent.types.sampling import Sampling
 
 
@@ -48,21 +49,13 @@ class IntentDecoder(Decoder):
         """The intent, or that there is none."""
         choice = self._choice
         question = choice.offer.intent_question
-        if question.reply is not None:
-            return Draw(Pieces(question.reply), "stop")
-        if question.calls:
-            calls = (CallDelta(n, c.arguments, c.name) for n, c in enumerate(question.calls))
-            return Draw(Pieces(calls=tuple(calls)), "tool_calls")
+        if (draw := settled(question)) is not None:
+            return draw
         number, choice.confidence = choice.offer.weigh(logits)
-        if choice.confidence.is_abstained:
-            return Draw(Pieces(question.otherwise), "stop")
-        self.tokens.append(int(choice.offer.ids[number]))
-        choice.chosen = question.candidates[number]
-        if (call := choice.chosen.call) is not None:
-            return Draw(Pieces(calls=(CallDelta(0, call.arguments, call.name),)), "tool_calls")
-        if not choice.chosen.slots:
-            return Draw(Pieces(calls=(CallDelta(0, "{}", choice.chosen.name),)), "tool_calls")
-        return Draw(Pieces(calls=(CallDelta(0, "", choice.chosen.name),)))
+        if not choice.confidence.is_abstained:
+            self.tokens.append(int(choice.offer.ids[number]))
+            choice.chosen = question.candidates[number]
+        return chosen(question, number, choice.confidence)
 
     def _slot(self, logits: np.ndarray[Any, Any]) -> Draw:
         """A token of a value, or the turn to the next slot or the end; a slot is sent when it is whole."""
@@ -74,3 +67,25 @@ class IntentDecoder(Decoder):
         arguments = self._choice.turn(token)
         pieces = Pieces(calls=(CallDelta(0, arguments),)) if arguments else Pieces()
         return Draw(pieces, "tool_calls" if self._choice.slot is None else None)
+
+
+def settled(question: IntentQuestion) -> Draw | None:
+    """The answer where nothing is to be chosen."""
+    if question.reply is not None:
+        return Draw(Pieces(question.reply), "stop")
+    if question.calls:
+        calls = (CallDelta(n, c.arguments, c.name) for n, c in enumerate(question.calls))
+        return Draw(Pieces(calls=tuple(calls)), "tool_calls")
+    return None
+
+
+def chosen(question: IntentQuestion, number: int, confidence: Confidence) -> Draw:
+    """The call of candidate `number`, or its beginning where slots follow; no call where none is sure."""
+    if confidence.is_abstained:
+        return Draw(Pieces(question.otherwise), "stop")
+    candidate = question.candidates[number]
+    if (call := candidate.call) is not None:
+        return Draw(Pieces(calls=(CallDelta(0, call.arguments, call.name),)), "tool_calls")
+    if not candidate.slots:
+        return Draw(Pieces(calls=(CallDelta(0, "{}", candidate.name),)), "tool_calls")
+    return Draw(Pieces(calls=(CallDelta(0, "", candidate.name),)))

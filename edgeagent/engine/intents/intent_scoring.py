@@ -156,21 +156,26 @@ class IntentOffer:
         A candidate counts as sure if its probability reaches the threshold. "Out of scope" takes its share
         of the probabilities and is never returned. `forge.intent_classes` uses the same rule.
         """
-        intent_question = self.intent_question
-        values = logits[self.ids].astype(np.float64)
-        shares = np.exp(values - values.max())
-        shares /= shares.sum()
-        best = int(shares[:-1].argmax())
-        next_best = float(np.delete(shares, best).max())
-        probability = float(shares[best])
-        return best, Confidence(
-            intent_question.candidates[best].name,
-            probability,
-            probability - next_best,
-            intent_question.domain,
-            intent_question.candidates[best].is_foil
-            or (intent_question.may_abstain and probability < intent_question.threshold),
-        )
+        return weigh(self.intent_question, logits[self.ids])
+
+
+def weigh(question: IntentQuestion, scores: np.ndarray[Any, Any]) -> tuple[int, Confidence]:
+    """The number of the most probable candidate, and how sure that is. `scores` are the logits of the
+    candidates, out-of-scope last."""
+    values = scores.astype(np.float64)
+    shares = np.exp(values - values.max())
+    shares /= shares.sum()
+    best = int(shares[:-1].argmax())
+    next_best = float(np.delete(shares, best).max())
+    probability = float(shares[best])
+    return best, Confidence(
+        question.candidates[best].name,
+        probability,
+        probability - next_best,
+        question.domain,
+        question.candidates[best].is_foil
+        or (question.may_abstain and probability < question.threshold),
+    )
 
 
 @dataclass(eq=False)

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from edgeagent.catalog.assistant_intents import ALL
 from edgeagent.catalog.catalog_file import Entry, LocalPath, Variant
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.errors import ForgeFailed
+from edgeagent.forge.datasets import OUT_OF_SCOPE
 from edgeagent.forge.domain.call_rows import calls_of, first_rows
 from edgeagent.forge.domain.card import card
 from edgeagent.forge.domain.checks import Finding, confused_pairs, nearest_pairs
+from edgeagent.forge.domain.encoder_trunk import EncoderTrunk
 from edgeagent.forge.domain.example import Domain
-from edgeagent.forge.domain.head_training import LabelledTexts, Tell, states_of, train_head
+from edgeagent.forge.domain.head_training import Base, LabelledTexts, Tell, states_of, train_head
 from edgeagent.forge.domain.intent_file import intent_file
 from edgeagent.forge.domain.served_evaluation import ServedFigures, served_figures
 from edgeagent.forge.domain.softmax_head import Ids
@@ -36,10 +37,13 @@ MOST_DIFFERENT = 0.03
 
 @dataclass(frozen=True)
 class DomainFigures:
-    """`accuracy`, `lost`, `recall`: of texts that the model had not seen (cross-validation), as in
+    """`base`: the model it began with; `tried`: the accuracy of a head on each, by cross-validation.
+    `accuracy`, `lost`, `recall`: of texts that the model had not seen (cross-validation), as in
     `thresholds.Calibration`; `served` are those of the made file on examples that it has seen."""
 
     method: str
+    base: str
+    tried: Mapping[str, float]
     n_intents: int
     n_examples: int
     accuracy: float
@@ -74,23 +78,34 @@ class BuildOptions:
 
 
 def build(
-    domain: Domain, trunk: Trunk, workspace: Workspace, options: BuildOptions, tell: Tell
+    domain: Domain, bases: Sequence[Base], workspace: Workspace, options: BuildOptions, tell: Tell
 ) -> Made:
-    """Train, write the files, and check them as served. Raises: ForgeFailed."""
-    return asyncio.run(_build(domain, trunk, workspace, options, tell))
+    """Train on each of the bases, keep the better one, write the files, and check them as served.
+
+    Raises: ForgeFailed.
+    """
+    return asyncio.run(_build(domain, bases, workspace, options, tell))
 
 
 async def _build(
-    domain: Domain, trunk: Trunk, workspace: Workspace, options: BuildOptions, tell: Tell
+    domain: Domain, bases: Sequence[Base], workspace: Workspace, options: BuildOptions, tell: Tell
 ) -> Made:
     started = time.monotonic()
     texts = LabelledTexts.of(domain)
-    states = await states_of(trunk, texts.texts, workspace, tell)
-    head = train_head(texts, states, options.seed, tell)
+    tried = []
+    for base in bases:
+        states = await states_of(base, texts.texts, workspace, tell)
+        tried.append((base, states, train_head(texts, states, options.seed, tell)))
+    trunk, states, head = max(tried, key=lambda one: one[2].goodness)
     inside = _inside(domain)
     n_intents = len(domain.intents)
     calibration, findings = head.calibration, confusions(head.classes, head.logits, head.labels)
-    if options.method == "torch":
+    method = options.method
+    if method == "torch" and isinstance(trunk, EncoderTrunk):
+        # Where the vectors of sentences tell intents apart better, training an assistant does not help.
+        method = "head"
+    if method == "torch":
+        assert isinstance(trunk, Trunk)
         # Imported here: without torch the rest still works.
         from edgeagent.forge.domain.torch_training import train_with_torch
 
@@ -102,16 +117,16 @@ async def _build(
         calibration, findings = trained.calibration, trained.findings
         wanted = trained.logits[inside, :n_intents].argmax(1)
     else:
-        write_model(trunk, domain, workspace, first_rows(trunk, domain, head.rows))
+        write_model(trunk, domain, workspace, head.rows)
         wanted = (states[inside] @ head.rows[:n_intents].T).argmax(1)
     served = await check_served(domain, workspace, [domain.intents[n] for n in wanted], tell)
     figures = DomainFigures(
-        options.method, n_intents, len(domain.examples), calibration.accuracy,
-        round_down(calibration.threshold), calibration.lost, calibration.recall,
-        served.slot_f1, served.calls, served.texts_per_s, time.monotonic() - started,
+        method, trunk.name, {one.name: h.calibration.accuracy for one, _, h in tried}, n_intents,
+        len(domain.examples), calibration.accuracy, round_down(calibration.threshold), calibration.lost,
+        calibration.recall, served.slot_f1, served.calls, served.texts_per_s, time.monotonic() - started,
         workspace.gguf.stat().st_size,
     )  # fmt: skip
-    findings = [*nearest_pairs(domain.inside, states[inside]), *findings]
+    findings = [*nearest_pairs(domain.inside, states[inside, : trunk.n_embd]), *findings]
     entry = write_about(domain, trunk, workspace, figures, options.larger)
     return Made(figures, entry, findings)
 
@@ -130,16 +145,25 @@ def confusions(classes: Sequence[str], logits: Floats, labels: Ids) -> list[Find
 
 
 def write_model(
-    trunk: Trunk,
+    trunk: Base,
     domain: Domain,
     workspace: Workspace,
     rows: Floats,
     weights: Mapping[str, Floats] | None = None,
 ) -> None:
-    trunk.write(
-        workspace.gguf, calls_of(domain), rows, name=workspace.name,
-        description=f"{len(domain.intents)} intents, made by edgeagent forge new", weights=weights,
-    )  # fmt: skip
+    """`rows`: of the intents and out-of-scope; with `weights` of an assistant, of all its calls."""
+    told = f"{len(domain.intents)} intents, made by edgeagent forge new"
+    if isinstance(trunk, EncoderTrunk):
+        labels = (*domain.intents, OUT_OF_SCOPE)
+        trunk.write(
+            workspace.gguf, labels, rows, name=workspace.name, description=told, weights=weights
+        )
+    else:
+        rows = rows if weights is not None else first_rows(trunk, domain, rows)
+        trunk.write(
+            workspace.gguf, calls_of(domain), rows, name=workspace.name, description=told,
+            weights=weights,
+        )  # fmt: skip
     write_text(workspace.intents, intent_file(domain, workspace.name))
 
 
@@ -170,23 +194,22 @@ def round_down(value: float) -> float:
 
 
 def write_about(
-    domain: Domain, trunk: Trunk, workspace: Workspace, figures: DomainFigures, larger: str | None
+    domain: Domain, trunk: Base, workspace: Workspace, figures: DomainFigures, larger: str | None
 ) -> Entry:
     """Write figures, card and catalog entry; returns the entry, by which the model is installed."""
     write_text(workspace.model / "figures.json", json.dumps(asdict(figures), indent=1) + "\n")
     write_text(workspace.card, card(workspace.name, domain, figures))
     files = (workspace.intents, workspace.card)
     value = {workspace.name: figures.threshold, ALL: figures.threshold}
-    n_params = sum(int(np.prod(trunk.dense_shape(name))) for name in trunk.tensors)
     variant = Variant(
-        quant="Q8_0", file=workspace.gguf.name, size_bytes=workspace.gguf.stat().st_size,
+        quant=trunk.quant, file=workspace.gguf.name, size_bytes=workspace.gguf.stat().st_size,
         sha256=sha256_of(workspace.gguf), sources=(LocalPath(path=str(workspace.gguf)),),
         extra_files=tuple(path.name for path in files),
         extra_sha256={path.name: sha256_of(path) for path in files},
     )  # fmt: skip
     entry = Entry(
-        id=workspace.name, name=workspace.name, family="llama", n_params=n_params, task="assistant",
-        licence="own", variants=(variant,), domains=(workspace.name,), n_ctx_min=128,
+        id=workspace.name, name=workspace.name, family=trunk.family, n_params=trunk.n_params,
+        task="assistant", licence="own", variants=(variant,), domains=(workspace.name,), n_ctx_min=128,
         notes=f"{figures.n_intents} intents of one's own.", larger=larger,
         tools=workspace.intents.name, thresholds=value,
     )  # fmt: skip

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from edgeagent.forge.domain.build import DomainFigures
 
 _HOW = {
-    "head": "New rows for the tokens of the intents, on the frozen states of the base model, without torch.",
-    "torch": "New tokens on the frozen base model first, then all layers with a small rate.",
+    "head": "A linear classifier on what the frozen base model {base} makes of a text, without torch.",
+    "torch": "New tokens on the frozen base model {base} first, then all layers with a small rate.",
 }
 
 
@@ -34,7 +34,7 @@ def card(name: str, domain: Domain, figures: DomainFigures) -> str:
     return f"""# {name}
 
 {figures.n_intents} intents, from {figures.n_examples} examples. Made by `edgeagent forge new`.
-{_HOW[figures.method]}
+{_HOW[figures.method].format(base=figures.base)}
 
 | figure | value |
 |---|---|

@@ -1,4 +1,4 @@
-"""Trains a domain model without torch: new rows for its intents, on the shipped assistant's states."""
+"""Trains a domain model without torch: new rows for its intents, on what a base model makes of texts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 from edgeagent.forge.datasets import OUT_OF_SCOPE
 from edgeagent.forge.domain import softmax_head
 from edgeagent.forge.domain.background import ENOUGH, background, far_from
+from edgeagent.forge.domain.encoder_trunk import EncoderTrunk
 from edgeagent.forge.domain.example import Domain
-from edgeagent.forge.domain.features import encoder, prompt_states
+from edgeagent.forge.domain.features import encoder, prompt_states, vectors
 from edgeagent.forge.domain.softmax_head import Ids
 from edgeagent.forge.domain.thresholds import Calibration, calibrate
 from edgeagent.forge.domain.trunk import Floats, Trunk
@@ -21,6 +22,7 @@ from edgeagent.forge.domain.workspace import Workspace
 # A stage, how much more of it is done, and how much there is in all.
 Tell = Callable[[str, int, int | None], None]
 N_FOLDS = 5
+Base = Trunk | EncoderTrunk
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Head:
     logits: Floats
     labels: Ids
     calibration: Calibration
+
+    @property
+    def goodness(self) -> tuple[float, float]:
+        """The accuracy, then the mean log-probability, of texts that were not learnt from."""
+        shares = softmax_head.softmax(self.logits)[np.arange(len(self.labels)), self.labels]
+        return self.calibration.accuracy, float(np.log(np.maximum(shares, 1e-9)).mean())
 
 
 @dataclass(frozen=True)
@@ -71,24 +79,34 @@ def write_encoder(trunk: Trunk, folder: Path) -> Path:
     return path
 
 
-async def states_of(trunk: Trunk, texts: Sequence[str], workspace: Workspace, tell: Tell) -> Floats:
-    """The states of texts, computed in parts that are kept."""
-    found: list[Floats] = []
+async def states_of(trunk: Base, texts: Sequence[str], workspace: Workspace, tell: Tell) -> Floats:
+    """What a head is trained on, computed in parts that are kept: the states of texts by an assistant, the
+    vectors by a sentence encoder, with a last column of ones there."""
+    is_encoder = isinstance(trunk, EncoderTrunk)
+    part_name = "vectors" if is_encoder else "states"
     size = 512
-    todo = [n for n in range(0, len(texts), size) if workspace.load(f"states-{n}") is None]
+    todo = [n for n in range(0, len(texts), size) if workspace.load(f"{part_name}-{n}") is None]
     if todo:
-        async with encoder(write_encoder(trunk, workspace.work)) as client:
+        path = trunk.path if is_encoder else write_encoder(trunk, workspace.work)
+        async with encoder(path) as client:
             for start in todo:
                 part = texts[start : start + size]
-                made = await prompt_states(
-                    client, trunk.norm, part, lambda n: tell("reading texts", n, len(texts))
-                )
-                workspace.save(f"states-{start}", made)
+
+                def told(n: int) -> None:
+                    tell("reading texts", n, len(texts))
+
+                if is_encoder:
+                    made = await vectors(client, part, told)
+                else:
+                    made = await prompt_states(client, trunk.norm, part, told)
+                workspace.save(f"{part_name}-{start}", made)
+    found: list[Floats] = []
     for start in range(0, len(texts), size):
-        part_states = workspace.load(f"states-{start}")
+        part_states = workspace.load(f"{part_name}-{start}")
         assert part_states is not None
         found.append(part_states)
-    return np.concatenate(found)
+    states = np.concatenate(found)
+    return np.pad(states, ((0, 0), (0, 1)), constant_values=1) if is_encoder else states
 
 
 def train_head(texts: LabelledTexts, states: Floats, seed: int, tell: Tell) -> Head:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import OUT_OF_SCOPE
@@ -52,9 +53,10 @@ async def choices(
     tell: Callable[[int], None] = lambda n: None,
 ) -> list[Choice]:
     """What the model chooses for each text, without a threshold. Raises: what a worker raises."""
+    task = inspect(path).task
     config = EngineConfig(
-        model_id=path.stem, path=str(path), n_ctx=_OPEN * 512, n_seq=_OPEN, n_prefixes=0, n_threads=1,
-        queue_limit=4 * _OPEN, queue_timeout_s=600,
+        model_id=path.stem, path=str(path), task=task, n_ctx=_OPEN * 512 if task == "generate" else 512,
+        n_seq=_OPEN, n_prefixes=0, n_threads=1, queue_limit=4 * _OPEN, queue_timeout_s=600,
     )  # fmt: skip
     candidates = [
         Candidate(name, name in slot_names, [Slot(slot) for slot in slot_names.get(name, ())])

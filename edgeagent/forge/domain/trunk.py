@@ -88,6 +88,16 @@ class Trunk:
         }
         return cls(path, wanted, tuple(tokens[i] for i in kept), len(control), calls, tensors)
 
+    quant, family = "Q8_0", "llama"
+
+    @property
+    def name(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def n_params(self) -> int:
+        return sum(int(np.prod(self.dense_shape(name))) for name in self.tensors)
+
     @property
     def n_embd(self) -> int:
         return len(self.norm)
@@ -177,7 +187,7 @@ class Trunk:
             partial.replace(target)
         except OSError as exc:
             raise ForgeFailed(
-                f"{target} cannot be written ({exc.strerror}): check the folder."
+                f"{target} cannot be written ({exc.strerror or exc}): check the disk."
             ) from exc
         finally:
             partial.unlink(missing_ok=True)

@@ -4,7 +4,7 @@
   examples.jsonl       the examples that were read, with answers and tools
   plan.json            how it is trained; another plan begins anew
   work/                what was computed so far
-  model/               NAME.Q8_0.gguf, NAME.json (intents), README.md (card), catalog.toml, figures.json
+  model/               NAME.gguf, NAME.json (intents), README.md (card), catalog.toml, figures.json
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Workspace:
 
     @property
     def gguf(self) -> Path:
-        return self.model / f"{self.name}.Q8_0.gguf"
+        return self.model / f"{self.name}.gguf"
 
     @property
     def intents(self) -> Path:
@@ -162,7 +162,9 @@ class Workspace:
         return number
 
     def current_gguf(self) -> Path:
-        return self._version(self._current()) / self.gguf.name
+        number = self._current()
+        file = next(entry for n, entry in self._entries() if n == number).variants[0].file
+        return self._version(number) / file
 
     def previous(self) -> Entry:
         """The version before the current one. Raises: ForgeFailed if there is none."""

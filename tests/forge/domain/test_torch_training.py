@@ -72,7 +72,7 @@ def test_what_is_trained_is_served_and_finished_work_is_not_repeated(
     assert workspace.begin(plan, domain)
     n_told = []
     options = building.BuildOptions(1, "torch", 2.0)
-    made = building.build(domain, trunk, workspace, options, lambda *told: n_told.append(told))
+    made = building.build(domain, [trunk], workspace, options, lambda *told: n_told.append(told))
     assert made.figures.method == "torch"
     assert {stage for stage, _, _ in n_told} >= {"reading texts", "training", "training all"}
     (choice,) = asyncio.run(
@@ -85,5 +85,5 @@ def test_what_is_trained_is_served_and_finished_work_is_not_repeated(
     assert not workspace.begin(plan, domain)
     before = workspace.gguf.read_bytes()
     monkeypatch.setattr(adaptation.DomainTask, "loss", None)
-    building.build(domain, trunk, workspace, options, lambda *told: None)
+    building.build(domain, [trunk], workspace, options, lambda *told: None)
     assert workspace.gguf.read_bytes() == before

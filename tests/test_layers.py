@@ -61,13 +61,20 @@ HOMES = {
     "h11": {"api/http/connection.py"},
     "gguf": {
         "catalog/install/convert.py",
+        "forge/domain/encoder_trunk.py",
         "forge/domain/trunk.py",
         "forge/export.py",
         "forge/pretrained_weights.py",
+        "forge/sentence/gguf_file.py",
         "optimize/imatrix_file.py",
         "optimize/surgery.py",
     },
-    "tokenizers": {"forge/tokenizer.py", "forge/encoder.py", "forge/pretrained_weights.py"},
+    "tokenizers": {
+        "forge/tokenizer.py",
+        "forge/encoder.py",
+        "forge/pretrained_weights.py",
+        "forge/sentence/training.py",
+    },
     "llguidance": {"engine/structured/grammar.py"},
     "jsonschema_rs": {"optimize/task_scores.py", "engine/structured/answer_checks.py"},
 }

@@ -15,6 +15,7 @@ NAMES = {
     "simulate": "recorded arrivals against the cost curves of devices, by policy of chunks",
     "copying": "answers that copy their prompt, and others, with and without speculation",
     "intents": "own intents by `forge new`: accuracy and minutes beside a classifier on MiniLM",
+    "intent-updates": "own intents after an update with 50 corrected texts: what is right, what is lost",
     "routing": "an assistant model before a chat model: what it keeps, what that costs, what separates texts",
     "scope": "texts out of scope against right calls that are lost, by signal: probability, neighbours",
     "embed": "embeddings over HTTP against a bare llama.cpp loop",
@@ -48,6 +49,7 @@ NAMES = {
 # A module named json would hide the library's.
 MODULES = {
     "json": "structured",
+    "intent-updates": "intent_updates",
     "speech-memory": "speech_memory",
     "speech-models": "speech_models",
     "warm-prefixes": "warm_prefixes",

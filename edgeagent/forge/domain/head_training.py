@@ -82,12 +82,13 @@ def write_encoder(trunk: Trunk, folder: Path) -> Path:
 async def states_of(trunk: Base, texts: Sequence[str], workspace: Workspace, tell: Tell) -> Floats:
     """What a head is trained on, computed in parts that are kept: the states of texts by an assistant, the
     vectors by a sentence encoder, with a last column of ones there."""
-    is_encoder = isinstance(trunk, EncoderTrunk)
-    part_name = "vectors" if is_encoder else "states"
+    part_name = "vectors" if isinstance(trunk, EncoderTrunk) else "states"
     size = 512
     todo = [n for n in range(0, len(texts), size) if workspace.load(f"{part_name}-{n}") is None]
     if todo:
-        path = trunk.path if is_encoder else write_encoder(trunk, workspace.work)
+        path = (
+            trunk.path if isinstance(trunk, EncoderTrunk) else write_encoder(trunk, workspace.work)
+        )
         async with encoder(path) as client:
             for start in todo:
                 part = texts[start : start + size]
@@ -95,7 +96,7 @@ async def states_of(trunk: Base, texts: Sequence[str], workspace: Workspace, tel
                 def told(n: int) -> None:
                     tell("reading texts", n, len(texts))
 
-                if is_encoder:
+                if isinstance(trunk, EncoderTrunk):
                     made = await vectors(client, part, told)
                 else:
                     made = await prompt_states(client, trunk.norm, part, told)
@@ -106,7 +107,9 @@ async def states_of(trunk: Base, texts: Sequence[str], workspace: Workspace, tel
         assert part_states is not None
         found.append(part_states)
     states = np.concatenate(found)
-    return np.pad(states, ((0, 0), (0, 1)), constant_values=1) if is_encoder else states
+    if isinstance(trunk, EncoderTrunk):
+        return np.pad(states, ((0, 0), (0, 1)), constant_values=1)
+    return states
 
 
 def train_head(texts: LabelledTexts, states: Floats, seed: int, tell: Tell) -> Head:

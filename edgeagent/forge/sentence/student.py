@@ -58,7 +58,7 @@ def q4_0(weight: Tensor) -> Tensor:
 
 
 def rounded(weight: Tensor) -> Tensor:
-    out: Tensor = _Rounded.apply(weight)  # type: ignore[no-untyped-call]
+    out: Tensor = _Rounded.apply(weight)
     return out
 
 

@@ -121,7 +121,8 @@ class EncoderTraining:
         student = self.student()
         best = torch.load(self.folder / "best.pt", weights_only=True)
         student.load_state_dict({k: v for k, v in best.items() if not k.startswith("hint.")})
-        return student.eval()
+        student.eval()
+        return student
 
     def distil(self, until: Until) -> dict[str, float]:
         """The figures of the trained student; none if `until` ended it."""

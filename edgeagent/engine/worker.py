@@ -90,7 +90,7 @@ class GenerationWorker:
             forget=self._forget,
             prepared=self._tell_facts,
         )
-        self._engine.untouched_bytes = min(given_back, self._llama.kv_bytes())
+        self._engine.parking.untouched_bytes = min(given_back, self._llama.kv_bytes())
         self._measuring = (
             IdleMeasurement(self._engine, config.n_threads, self._tell_costs)
             if config.measures_steps and config.step_costs is None

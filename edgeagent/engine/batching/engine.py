@@ -23,6 +23,7 @@ from edgeagent.engine.batching.chunk_choice import ChunkChoice
 from edgeagent.engine.batching.inter_token_latency import TokenGaps
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import KVTransfer
+from edgeagent.engine.batching.prefix_parking import PrefixParking
 from edgeagent.engine.batching.prefix_sharing import find_shared_prefix
 from edgeagent.engine.batching.scheduler import StepPlan, pick_victim, plan_step
 from edgeagent.engine.batching.scheduler_views import (
@@ -85,7 +86,9 @@ class Engine:
         self._runner = runner
         n_ids = config.n_seq + (config.n_prefixes if runner.can_trim else 0)
         self._kv = KVCache(n_cells, n_ids, runner)
-        self.kv_transfer = KVTransfer(self._kv, runner)
+        is_parking = runner.can_trim and not config.reproducible  # packing reorders cells
+        self.parking = PrefixParking(self._kv, runner, is_on=is_parking)
+        self.kv_transfer = KVTransfer(self._kv, runner, self.parking)
         self._chunk_buffer = ChunkBuffer(emit, config.stream_interval_ms / 1e3)
         self._refuse = refuse
         self._forget = forget
@@ -109,7 +112,6 @@ class Engine:
             speculation.take_costs(config.step_costs)
         self._outcome = StepOutcome(self._kv, runner, self._chunk_buffer, speculation, self._end)
         self.prefilling: frozenset[Request] = frozenset()
-        self.untouched_bytes = 0  # of the memory of all cells, when none had been used
 
     @property
     def is_idle(self) -> bool:
@@ -127,11 +129,11 @@ class Engine:
             n_waiting=len(self._waiting),
             n_cells_used=self._kv.n_used,
             n_cells=self._kv.n_cells,
-            n_idle_prefixes=self._kv.n_idle,
+            n_idle_prefixes=self._kv.n_idle + self.parking.n_parked,
             n_preempted=self._n_preempted,
             token_gaps=self._token_gaps.histogram,
             rss_bytes=rss_bytes,
-            reserved_bytes=int(self.untouched_bytes * self._kv.share_never_used),
+            reserved_bytes=self.parking.reserved_bytes,
             n_threads=self._n_threads,
             n_drafted=self._speculation.n_drafted,
             n_accepted=self._speculation.n_accepted,
@@ -172,8 +174,7 @@ class Engine:
 
     def forget_prefixes(self, scope: str | None) -> None:
         """Drop idle prefixes of one scope, or all."""
-        n_gone = self._kv.forget(scope)
-        logger.info("prefixes_forgotten n=%s", n_gone)
+        logger.info("prefixes_forgotten n=%s", self.parking.forget(scope))
 
     def _sweep(self, now: float) -> None:
         """End sequences that were cancelled or have waited too long."""
@@ -254,6 +255,7 @@ class Engine:
                 self._preempt(victim, keeps_cells=self._runner.can_trim)
                 candidates = [seq]
                 continue
+            match = self.parking.recall(seq, match)
             seq_id = self._kv.acquire(match)
             if seq_id is None:
                 return
@@ -392,6 +394,4 @@ class Engine:
         n_accepted = self._outcome.advance(work, rows, logits, self._clock())
         self._token_gaps.end_step(len(plan.decode), self._clock())
         self.estimate.count(plan.n_tokens + n_accepted)
-        if len(plan.decode) > 1 and not self._config.reproducible:  # packing reorders cells
-            self._kv.expire(len(plan.decode))
-            self._kv.pack(len(plan.decode))
+        self.parking.tidy(n_tokens, len(plan.decode))

@@ -10,7 +10,7 @@ The class does bookkeeping over plain numbers and calls llama.cpp through `KVMem
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -67,6 +67,7 @@ class IdlePrefix:
     request_id: int | None = None  # the request that it belonged to
     adapter: str | None = None
     used_at: int = 0  # `KVCache.clock` at the last use
+    used_at_token: int = 0  # `KVCache.n_computed` then
     n_hits: int = 0
 
 
@@ -91,6 +92,8 @@ class KVCache:
     n_used: int = 0
     n_most_used: int = 0  # at any time so far
     clock: int = 0
+    n_computed: int = 0  # tokens of all sequences so far
+    before_eviction: Callable[[IdlePrefix], None] = lambda idle: None  # to make room
     n_holes: int = 0  # cells freed since the last packing, less those used again since
     _rent: int = 0  # cost of the holes: the sum over generated tokens of the holes at that time
     _chains: dict[int, list[Segment]] = field(default_factory=dict)
@@ -138,6 +141,9 @@ class KVCache:
                 best = Match(idle.seq_id, n)
         return best
 
+    def is_idle(self, seq_id: int | None) -> bool:
+        return seq_id in self._idle
+
     def idle_of(self, request_id: int) -> IdlePrefix | None:
         """The idle prefix of an ended request; None if it was evicted or continued by another sequence."""
         found = [idle for idle in self._idle.values() if idle.request_id == request_id]
@@ -158,7 +164,7 @@ class KVCache:
                 self._continued.add(source)
                 return source
             self._idle[source] = idle  # used just now: the last to be evicted
-            idle.used_at = self.clock
+            idle.used_at, idle.used_at_token = self.clock, self.n_computed
             idle.n_hits += 1
         if not self._free_ids and not self._evict_oldest(spare=source):
             if source is None or idle is None:
@@ -209,7 +215,7 @@ class KVCache:
         n_hits = int(seq_id in self._continued)
         self._continued.discard(seq_id)
         self._idle[seq_id] = IdlePrefix(
-            seq_id, tokens, scope, request_id, adapter, self.clock, n_hits
+            seq_id, tokens, scope, request_id, adapter, self.clock, self.n_computed, n_hits
         )
 
     def release(self, seq_id: int) -> None:
@@ -220,15 +226,19 @@ class KVCache:
         del self._chains[seq_id]
         self._free_ids.append(seq_id)
 
-    def expire(self, n_tokens: int) -> None:
+    def expire(
+        self, n_tokens: int, spare: Callable[[IdlePrefix], bool] = lambda idle: False
+    ) -> None:
         """Advance the clock by the tokens that were generated, and evict idle prefixes that cost too much.
 
         Attention reads every cell up to the last one in use, those of other sequences too. What an idle
         prefix has cost since its last use is compared with the cost of computing it again; a prefix that
-        was never used again gets less credit.
+        was never used again gets less credit. `spare` decides otherwise where it gives True.
         """
         self.clock += n_tokens
         for idle in list(self._idle.values()):
+            if spare(idle):
+                continue
             credit = CREDIT_TOKENS * idle.n_hits or CREDIT_UNUSED_TOKENS
             if self.clock - idle.used_at > credit:
                 self.release(idle.seq_id)
@@ -277,8 +287,9 @@ class KVCache:
         return sum(segment.n_tokens for segment in self._chains[seq_id])
 
     def _evict_oldest(self, spare: int | None) -> bool:
-        for seq_id in self._idle:
+        for seq_id, idle in self._idle.items():
             if seq_id != spare:
+                self.before_eviction(idle)
                 self.release(seq_id)
                 return True
         return False

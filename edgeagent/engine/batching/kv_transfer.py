@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 
 from edgeagent.engine.batching.kv_cache import KVCache, Match
+from edgeagent.engine.batching.prefix_parking import PrefixParking
 from edgeagent.engine.batching.step_runner import Runner
 from edgeagent.types.kv_state import (
     CachedLengthSpec,
@@ -25,9 +26,10 @@ NOTHING = Cells(n=0)
 class KVTransfer:
     """Answers the daemon's questions about the cached state of one context."""
 
-    def __init__(self, kv: KVCache, runner: Runner) -> None:
+    def __init__(self, kv: KVCache, runner: Runner, parking: PrefixParking) -> None:
         self._kv = kv
         self._runner = runner
+        self._parking = parking
 
     def answer(self, question: StateQuestion) -> Cells:
         """Raises: EngineFailed."""
@@ -43,6 +45,7 @@ class KVTransfer:
 
     def _held(self, request_id: int) -> Cells:
         """The tokens of an ended request that are cached, and the bytes of a cell."""
+        self._parking.recall_request(request_id)
         idle = self._kv.idle_of(request_id)
         if idle is None or not self._runner.cell_bytes or idle.adapter is not None:
             return NOTHING  # what was computed with an adapter is not kept beyond the context
@@ -53,7 +56,7 @@ class KVTransfer:
         idle = self._kv.idle_of(request_id)
         if idle is None or not self._runner.cell_bytes or not 0 <= first < last <= len(idle.tokens):
             return NOTHING
-        return Cells(n=last, data=self._runner.lift(idle.seq_id, first, last))
+        return Cells(n=last, data=bytes(self._runner.lift(idle.seq_id, first, last)))
 
     def _place(self, piece: LoadCellsSpec) -> Cells:
         """Cache one more piece behind the cached tokens; returns how many tokens are cached then."""

@@ -56,12 +56,12 @@ class Runner(Protocol):
 
     def pack(self, runs: list[CellRun]) -> None: ...
 
-    def lift(self, seq_id: int, first: int, last: int) -> bytes:
+    def lift(self, seq_id: int, first: int, last: int) -> bytes | memoryview:
         """The contents of the cells at positions [first, last): `cell_bytes` for each. `cell_bytes` is 0 if
         the model does not allow it."""
         ...
 
-    def place(self, seq_id: int, first: int, last: int, data: bytes) -> bool: ...
+    def place(self, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool: ...
 
     def set_threads(self, n_threads: int) -> None: ...
 
@@ -104,10 +104,10 @@ class LlamaRunner:
     def pack(self, runs: list[CellRun]) -> None:
         kv_packing.pack(self._llama, runs)
 
-    def lift(self, seq_id: int, first: int, last: int) -> bytes:
+    def lift(self, seq_id: int, first: int, last: int) -> memoryview:
         return kv_cells.lift(self._llama, seq_id, first, last)
 
-    def place(self, seq_id: int, first: int, last: int, data: bytes) -> bool:
+    def place(self, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool:
         return kv_cells.place(self._llama, seq_id, first, last, data)
 
     def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:

@@ -7,7 +7,10 @@ build of llama.cpp only, which the caller must check (`kind`). llama.cpp refuses
 from __future__ import annotations
 
 import ctypes
+import mmap
 from typing import Any
+
+import numpy as np
 
 from edgeagent.engine.llama.bindings import build, lib
 from edgeagent.engine.llama.model import Llama
@@ -27,28 +30,36 @@ def cell_bytes(llama: Llama) -> int:
     return max(1, llama.kv_bytes() // llama.n_ctx)
 
 
-def lift(llama: Llama, seq_id: int, first: int, last: int) -> bytes:
-    """The state of positions [first, last) of a sequence, which keeps it. Raises: EngineFailed."""
+def lift(llama: Llama, seq_id: int, first: int, last: int) -> memoryview:
+    """The state of positions [first, last) of a sequence, which keeps it. Raises: EngineFailed.
+
+    It has pages of its own, which are returned when it is dropped."""
     spare = llama.spare_id
     lib.llama_memory_seq_cp(llama.memory, seq_id, spare, first, last)
     try:
         size = int(lib.llama_state_seq_get_size(llama.context, spare))
-        buffer = (ctypes.c_uint8 * size)()
-        n = int(lib.llama_state_seq_get_data(llama.context, buffer, size, spare))
+        pages = mmap.mmap(-1, max(1, size))
+        n = int(lib.llama_state_seq_get_data(llama.context, _address_of(pages), size, spare))
     finally:
         lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
     if n == 0:
         raise EngineFailed("llama.cpp could not read its KV cache.")
-    return bytes(memoryview(buffer)[:n])
+    return memoryview(pages)[:n]
 
 
-def place(llama: Llama, seq_id: int, first: int, last: int, data: bytes) -> bool:
+def place(llama: Llama, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool:
     """Give a sequence that has the positions before `first` those up to `last`. False, and nothing has
     changed, where llama.cpp does not take the bytes or finds no room for them."""
     spare = llama.spare_id
-    buffer: Any = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
-    n = int(lib.llama_state_seq_set_data(llama.context, buffer, len(data), spare))
+    n = int(lib.llama_state_seq_set_data(llama.context, _address_of(data), len(data), spare))
     if n:
         lib.llama_memory_seq_cp(llama.memory, spare, seq_id, first, last)
     lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
     return n > 0
+
+
+def _address_of(data: bytes | memoryview | mmap.mmap) -> Any:
+    """Where the bytes are. The caller keeps them."""
+    return ctypes.cast(
+        int(np.frombuffer(data, np.uint8).ctypes.data), ctypes.POINTER(ctypes.c_uint8)
+    )

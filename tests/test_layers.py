@@ -58,7 +58,7 @@ HOMES = {
     "uvicorn": {"api/http/server.py", "api/http/connection.py", "api/http/websocket.py"},
     "websockets": {"cli/shared/live_transcribers.py"},
     "sounddevice": {"cli/shared/audio_source.py"},
-    "h11": {"api/http/connection.py"},
+    "h11": {"api/http/connection.py", "api/http/bounded_h11.py"},
     "gguf": {
         "catalog/install/convert.py",
         "forge/domain/encoder_trunk.py",

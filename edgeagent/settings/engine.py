@@ -47,10 +47,10 @@ class EngineSettings(SettingsTable):
         "twice as long where their tokens take much less time then",
     )
     stream_interval_ms: float = Field(
-        default=20.0,
+        default=5.0,
         ge=0,
         le=1000,
-        description="about the time between two chunks of a stream, longer under load; 0: every token",
+        description="about the least time between two chunks of a stream, longer under load; 0: every token",
     )
     default_max_tokens: int = Field(
         default=1024, ge=1, le=1 << 20, description="max_tokens of a request that gives none"

@@ -100,7 +100,7 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     flash_attention: Literal["auto", "on", "off"] = "auto"
     step_budget_ms: float = 150.0
-    stream_interval_ms: float = 20.0
+    stream_interval_ms: float = 5.0
     queue_limit: int = 64
     queue_timeout_s: float = 60.0
     default_max_tokens: int = 1024

@@ -20,6 +20,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeagent.api.http.body_rate import FREE_BYTES, BodyRate
+from edgeagent.api.http.bounded_h11 import BoundedH11
 from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, Places
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.host_and_origin import request_id
@@ -40,32 +41,9 @@ LINGER_SILENCE_S = 1.0
 LINGER_BYTES = 64 << 20
 MAX_UNREAD_BYTES = 3 << 20  # of clients that have read nothing for `UNREAD_S`; twice as much of all
 UNREAD_S = 0.25
-# Pieces of one body: each costs the event loop 10 us, even if it is a single byte.
-FREE_PIECES = 4096
-MIN_PIECE_BYTES = 256
 # Smaller pieces of a body of known length wait for more: handing one on costs more than receiving it.
 CRUMB_BYTES = 4096
 FRESH_S = 0.25  # a new connection's request is still on its way
-
-
-class BoundedH11(h11.Connection):
-    """h11 with a limit on the number of pieces of a request body."""
-
-    def __init__(self, max_head_bytes: int) -> None:
-        super().__init__(h11.SERVER, max_head_bytes)
-        self._n_pieces = 0
-        self._n_bytes = 0
-
-    def next_event(self) -> Any:
-        event = super().next_event()
-        if isinstance(event, h11.Data):
-            self._n_pieces += 1
-            self._n_bytes += len(event.data)
-            if self._n_pieces > FREE_PIECES + self._n_bytes // MIN_PIECE_BYTES:
-                raise h11.RemoteProtocolError("The body comes in too many pieces")
-        elif isinstance(event, h11.Request):
-            self._n_pieces = self._n_bytes = 0
-        return event
 
 
 class GuardedProtocol(H11Protocol):
@@ -217,6 +195,11 @@ class GuardedProtocol(H11Protocol):
                 return
             n_bytes -= connection._socket.get_write_buffer_size()
             connection._socket.abort()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the client takes what is sent, so that sending a piece does not wait."""
+        return not self.flow.write_paused
 
     # --- places
 

@@ -31,6 +31,7 @@ class ResponseSender:
         self._scope = scope
         self._send = send
         self._write_timeout_s = write_timeout_s
+        self._connection = context_of(scope).connection
         self.is_started = False
         self.is_over = False
 
@@ -57,6 +58,11 @@ class ResponseSender:
             message: Message = {
                 "type": "http.response.body", "body": part, "more_body": has_more or more
             }  # fmt: skip
+            if self._connection is not None and self._connection.is_reading:
+                await self._send(
+                    message
+                )  # needs no timer, which a stream would have for each token
+                continue
             async with asyncio.timeout(self._write_timeout_s):
                 await self._send(message)
         self.is_over = not more

@@ -1,11 +1,11 @@
 """Buffers chunks before they are sent: first and last chunks are sent at once, others about once per
 interval.
 
-A model that draws a token every few milliseconds would wake the daemon and the client as often, on the cores
-that it computes on, for text that nobody reads that fast. Each answer adds to that cost, so the interval
-grows with the number of answers: with eight it is twice as long. Chunks can only be sent between two steps,
-and are with the step that ends nearest to the end of the interval: with steps of 38 ms and an interval of 40
-gaps would otherwise be 76 ms long.
+A model that draws a token every millisecond or two would wake the daemon and the client as often, on the
+cores that it computes on, for text that nobody reads that fast. Each answer adds to that cost, so the
+interval grows with the number of answers: with eight it is twice as long. Chunks can only be sent between two
+steps, and are with the step that ends nearest to the end of the interval: with steps of 38 ms and an interval
+of 40 gaps would otherwise be 76 ms long.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""HTTP/1.1 as h11 reads and writes it, with a limit on the pieces of a body and a short way for streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h11
+from h11._writers import ChunkedWriter
+
+# Pieces of one body: each costs the event loop 10 us, even if it is a single byte.
+FREE_PIECES = 4096
+MIN_PIECE_BYTES = 256
+
+
+class BoundedH11(h11.Connection):
+    """h11 with a limit on the number of pieces of a request body, and a short way for those of a stream."""
+
+    def __init__(self, max_head_bytes: int) -> None:
+        super().__init__(h11.SERVER, max_head_bytes)
+        self._n_pieces = 0
+        self._n_bytes = 0
+
+    def send(self, event: Any) -> Any:
+        """The bytes of an event. A piece of a chunked body leaves h11's state as it is: it is framed here,
+        in a tenth of the time, since streams have one for each token."""
+        is_piece = type(event) is h11.Data and self.our_state is h11.SEND_BODY
+        if is_piece and type(getattr(self, "_writer", None)) is ChunkedWriter and event.data:
+            return b"%x\r\n%b\r\n" % (len(event.data), event.data)
+        return super().send(event)
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._n_pieces += 1
+            self._n_bytes += len(event.data)
+            if self._n_pieces > FREE_PIECES + self._n_bytes // MIN_PIECE_BYTES:
+                raise h11.RemoteProtocolError("The body comes in too many pieces")
+        elif isinstance(event, h11.Request):
+            self._n_pieces = self._n_bytes = 0
+        return event

@@ -10,6 +10,13 @@ MARGIN = 1.1
 KEPT_SPEED = 0.8
 
 
+def may_gain(n_base: int, step_s: Callable[[int], float], n_most: int) -> bool:
+    """Whether drafts that are always right would be worth computing with the `n_base` tokens of a step."""
+    least = MARGIN * n_base / step_s(n_base)
+    sizes = {min(n_most, 1 << power) for power in range(n_most.bit_length() + 1)}
+    return any((n_base + n) / step_s(n_base + n) > least for n in sizes)
+
+
 def choose_lengths(
     chances: Sequence[Sequence[float]],
     n_base: int,

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgeagent.engine.batching.acceptance import GUESSES, Acceptance, chances
-from edgeagent.engine.batching.draft_lengths import choose_lengths
+from edgeagent.engine.batching.draft_lengths import choose_lengths, may_gain
 from edgeagent.engine.batching.prompt_lookup import NO_TOKENS, Draft, find_draft
 from edgeagent.engine.batching.sequence import Sequence
 from edgeagent.engine.batching.verify_costs import VerifyCosts
@@ -68,14 +68,16 @@ class Speculation:
         nothing = [NO_TOKENS] * len(work)
         if not self.is_on or n_most < 1 or not all(seq.is_answering for seq, _ in work):
             return nothing
+        n_base = sum(n for _, n in work)
         longest = min(LONGEST_DRAFT, n_most)
+        if self.costs.is_known and not may_gain(n_base, self.costs.seconds, longest * len(work)):
+            return nothing  # looking for drafts takes time, too
         for seq, n in work:
             n_room = min(longest, seq.decoder.max_new - seq.n_generated - 1)
             if n == seq.n_pending and n_room > 0 and _may_be_drafted(seq):
                 draft = self.drafter(seq.tokens, n_room, seq.prediction)
                 if draft is not None:
                     self._found[seq.admission] = draft
-        n_base = sum(n for _, n in work)
         # While every step has drafts, nothing tells what one without them costs: it is run now and then.
         is_decode = n_base == len(work)
         if (

@@ -16,7 +16,7 @@ On processors with AMX a server built by GCC 12 crashes: add -DGGML_NATIVE=OFF -
 
 Both servers run all the time, and one of them at a time has work. Which one is first alternates. Ratios
 are ours over theirs within a round; the table has their medians. --keep adds the rounds to those of
-earlier runs in a file, for a measurement in several parts. Loopback only.
+earlier runs in a file, for a measurement in several parts. --beside N: with N busy processes. Loopback only.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ import psutil
 from edgeagent.catalog.model_library import Library
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL, load
+from scripts.benchmarks.governor import busy
 from scripts.benchmarks.peers_report import chart, markdown, replace_section
 from scripts.benchmarks.served import serving_measured
 from tests.conftest import CACHE
@@ -120,6 +121,7 @@ def measured(args: argparse.Namespace) -> list[dict[str, Any]]:
     settings |= {"default_model": model.id} | json.loads(args.settings)
     found = []
     with (
+        contextlib.ExitStack() as beside,
         tempfile.TemporaryDirectory() as state,
         serving_measured(args.models_dir, state, **settings) as ours,
         llama_server(args.llama_server, model.path, args) as (their_url, their_pid),
@@ -129,6 +131,7 @@ def measured(args: argparse.Namespace) -> list[dict[str, Any]]:
         for url, _ in servers.values():
             load(url, max_tokens=8, salt=9000)
             load(url, workload="json", max_tokens=200, salt=9000)
+        beside.enter_context(busy(args.beside))
         for n_round in range(args.first_round, args.first_round + args.rounds):
             order = list(servers.items()) if n_round % 2 == 0 else list(servers.items())[::-1]
             for name in args.only:
@@ -139,7 +142,7 @@ def measured(args: argparse.Namespace) -> list[dict[str, Any]]:
                     figures[side] = _loaded(url, pid, work, n_round)
                 figures |= {"workload": name, "round": n_round, "others": quiet.others()}
                 figures |= {"model": model.id, "file": model.path.name, "n_seq": args.n_seq}
-                figures |= {"date": datetime.date.today().isoformat()}
+                figures |= {"beside": args.beside, "date": datetime.date.today().isoformat()}
                 found.append(figures)
                 ratio = figures["ours"]["tok_s"] / figures["theirs"]["tok_s"]
                 print(f"round {n_round}, {name}: {ratio:.2f}", file=sys.stderr)
@@ -183,6 +186,7 @@ def main() -> None:
     parser.add_argument("--n-ctx", type=int, default=16384, help="cells of all sequences")
     parser.add_argument("--n-seq", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--beside", type=int, default=0, metavar="N", help="busy processes")
     parser.add_argument("--settings", default="{}", help="more settings of ours, as JSON")
     parser.add_argument("--peer-options", default="", help="more options of llama-server")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="collect rounds in this file")

@@ -80,7 +80,9 @@ def try_package(package: Path) -> int:
             f"--include={PACKAGES}",
             "bookworm",
         ]
-        subprocess.run([*command, str(root)], check=True)
+        if subprocess.run([*command, str(root)], check=False).returncode != 0:
+            print("The new root could not be made; mmdebstrap says why above.", file=sys.stderr)
+            return 2
         shutil.copy(package, root / "tmp" / "edgeagent.deb")
         with _kernel_files(root):
             return _steps(root, patience_s)
@@ -92,11 +94,12 @@ def _said(*command: str) -> str:
 
 def _no_emulator(target: Target) -> str | None:
     """Why programs for this processor cannot run here; None: they can."""
-    if Path(f"/proc/sys/fs/binfmt_misc/qemu-{target.processor}").exists():
+    has_emulator = Path(f"/proc/sys/fs/binfmt_misc/qemu-{target.processor}").exists()
+    if has_emulator and shutil.which("arch-test") is not None:
         return None
     return (
         f"A package for {target.architecture} needs an emulator here: apt install qemu-user-static "
-        "binfmt-support"
+        "binfmt-support arch-test"
     )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import shutil
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ from edgeagent.catalog.gguf.ggml_types import FILE_TYPES
 from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.installation import UNKNOWN
 from edgeagent.catalog.install_record import InstalledModel
+from edgeagent.catalog.model_ids import folder_name
 from edgeagent.catalog.model_library import Library
 from edgeagent.cli.models_recommend import rates_here, rates_kept
 from edgeagent.cli.shared.configured_library import catalog_of
@@ -23,6 +27,7 @@ from edgeagent.cli.shared.progress import byte_progress, timed_progress
 from edgeagent.cli.shared.sizes import megabytes
 from edgeagent.cli.shared.trial_load import trial_load
 from edgeagent.device.configuration import Configuration
+from edgeagent.durable import way_out
 from edgeagent.errors import EdgeAgentError, InstallFailed
 
 if TYPE_CHECKING:
@@ -111,12 +116,12 @@ def _offered(
     if asks and not click.confirm(question, err=True):
         return model
     bound = here.settings.models.requantize_divergence
-    with tempfile.TemporaryDirectory(prefix="requantize-", dir=_staging(library)) as folder:
+    with _workspace(library, model) as folder:
 
         async def first_good() -> RequantizedFile | None:
             with timed_progress() as tell:
                 options = _options(here, text)
-                async for made in each_tried(model.path, Path(folder), found, options, bound, tell):
+                async for made in each_tried(model.path, folder, found, options, bound, tell):
                     click.echo(_figures(made, model), err=True)
                     if is_good(made):
                         return made
@@ -146,10 +151,10 @@ def _made(
         return model
     bound = here.settings.models.requantize_divergence
     try:
-        with tempfile.TemporaryDirectory(prefix="requantize-", dir=_staging(library)) as folder:
+        with _workspace(library, model) as folder:
             with timed_progress() as tell:
                 options = _options(here, text)
-                made = asyncio.run(tried(model.path, Path(folder), file_type, options, bound, tell))
+                made = asyncio.run(tried(model.path, folder, file_type, options, bound, tell))
             click.echo(_figures(made, model), err=True)
             if not made.is_timed:
                 raise InstallFailed(
@@ -163,11 +168,33 @@ def _made(
         raise InstallFailed(f"{model.id} stays {quant_of(model)}. {exc.message}") from exc
 
 
-def _staging(library: Library) -> Path:
-    """A directory on the disk of the models, which `models install` cleans up."""
-    folder = library.models_dir / ".staging"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextmanager
+def _workspace(library: Library, model: InstalledModel) -> Iterator[Path]:
+    """An empty directory on the disk of the models. What a killed command has left in it is deleted first.
+
+    Raises: InstallFailed where another process works on this model.
+    """
+    staging = library.models_dir / ".staging"
+    folder = staging / f"requantize-{folder_name(model.id)}"
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        with (staging / f"{folder.name}.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InstallFailed(
+                    f"Model {model.id!r} is being requantized by another process: wait for it."
+                ) from error
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise InstallFailed(
+            f"Model {model.id!r} cannot be requantized in {staging} ({error}): {way_out(error)}"
+        ) from error
 
 
 def _options(here: Configuration, text: Path | None) -> EvaluationOptions:

@@ -87,6 +87,8 @@ class Budget:
 
 def allocate_within(tensors: Mapping[str, Sequence[Option]], budget: Budget) -> Allocation | None:
     """The allocation of least cost within a budget; None where none was found."""
+    if budget.max_bytes is not None and budget.max_bytes <= 0:
+        return None
     if budget.max_s is None:
         return allocate(tensors, sys.maxsize if budget.max_bytes is None else budget.max_bytes)
     able = {

@@ -282,9 +282,10 @@ async def _mixed(
             if best is not None:
                 n_bytes = fixed + best.allocation.n_bytes
                 recipe = Recipe("Q8_0", best.allocation.kinds, plain=best.allocation.plain)
-                found[n_bytes] = Candidate(
-                    f"mixed-{n_bytes / 1e6:.4g}MB", recipe, n_bytes, best.allocation.kinds
-                )
+                name = f"mixed-{n_bytes / 1e6:.4g}MB"
+                if name in {one.name for n, one in found.items() if n != n_bytes}:
+                    name = f"mixed-{n_bytes}B"
+                found[n_bytes] = Candidate(name, recipe, n_bytes, best.allocation.kinds)
     return list(found.values()), costs
 
 

@@ -48,7 +48,7 @@ class TypeSpeeds:
 
 
 def speeds_of(header: Header, token_s: Mapping[str, float]) -> TypeSpeeds:
-    counts = {t.name: t.n_elements for t in header.tensors if t.name in set(quantizable(header))}
+    counts = {tensor.name: tensor.n_elements for tensor in _multiplied(header)}
     total = sum(counts.values())
     return TypeSpeeds(token_s, {name: n / total for name, n in counts.items()})
 
@@ -99,11 +99,11 @@ def predicted_speeds(reference: Path, kinds: Iterable[str], rates: Rates) -> Typ
 
 def unmixed(header: Header, timed: Mapping[str, float]) -> dict[str, float]:
     """The time of each type alone, where its file had `FALLBACK` in the matrices that it does not suit."""
-    able = set(quantizable(header))
-    total = sum(t.n_elements for t in header.tensors if t.name in able)
+    able = _multiplied(header)
+    total = sum(t.n_elements for t in able)
     found = {}
     for kind, token_s in timed.items():
-        suited = sum(t.n_elements for t in header.tensors if t.name in able and _suits(t, kind))
+        suited = sum(t.n_elements for t in able if _suits(t, kind))
         share = suited / total
         if share > 0:
             found[kind] = max(LEAST_S, (token_s - (1 - share) * timed[FALLBACK]) / share)
@@ -130,6 +130,14 @@ def write_zeros(header: Header, path: Path, kind: str) -> None:
     with path.open("wb") as file:
         file.write(keys + entries)
         os.truncate(file.fileno(), padded(len(keys) + len(entries)) + offset)
+
+
+def _multiplied(header: Header) -> list[TensorInfo]:
+    """The matrices that each token is multiplied with: not the token table where the output has its own."""
+    able = set(quantizable(header))
+    if "output.weight" in able:
+        able.discard("token_embd.weight")
+    return [tensor for tensor in header.tensors if tensor.name in able]
 
 
 def _suits(tensor: TensorInfo, kind: str) -> bool:

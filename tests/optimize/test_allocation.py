@@ -62,6 +62,7 @@ def test_two_bounds_are_both_kept():
     }  # fmt: skip
     assert allocate_within(tensors, Budget(200, 0.9, *speeds)) is None
     assert allocate_within(tensors, Budget(159, 9.0, *speeds)) is None
+    assert allocate_within(tensors, Budget(-1, 9.0, *speeds)) is None
 
 
 TENSORS = st.dictionaries(

@@ -22,7 +22,9 @@ from edgeagent.optimize.type_speeds import (
     write_zeros,
 )
 
-TALES = Path(__file__).resolve().parents[1] / "data/tales260K.gguf"
+ROOT = Path(__file__).resolve().parents[2]
+TALES = ROOT / "tests/data/tales260K.gguf"
+ASSISTANT = ROOT / "models/edge-assistant-s/edge-assistant-s.Q8_0.gguf"
 
 
 @pytest.mark.parametrize("kind", ["Q4_1", "Q6_K", "F16"])
@@ -46,20 +48,23 @@ def test_a_file_of_two_types_takes_the_mean_of_their_times():
     speeds = speeds_of(header, {"Q8_0": 0.2, "Q4_0": 0.1})
     names = list(speeds.shares)
     assert speeds.seconds(dict.fromkeys(names, "Q4_0")) == pytest.approx(0.1)
+    tables = {"token_embd.weight", "output.weight"} & {t.name for t in header.tensors}
+    assert ("token_embd.weight" in speeds.shares) == (len(tables) == 1)
     half = {name: "Q8_0" if i % 2 else "Q4_0" for i, name in enumerate(names)}
     assert 0.1 < (speeds.seconds(half) or 0) < 0.2
     assert speeds.seconds({**half, names[0]: "Q5_1"}) is None
 
 
 def test_a_type_that_suits_some_matrices_only_is_told_from_the_fallback_of_the_others():
-    header = read_header(TALES)
-    able = [t for t in header.tensors if t.name in quantizable(header)]
-    share = sum(t.n_elements for t in able if t.shape[0] % 256 == 0) / sum(
-        t.n_elements for t in able
+    header = read_header(ASSISTANT)
+    shares = speeds_of(header, {}).shares
+    suited = sum(
+        shares[t.name] for t in header.tensors if t.name in shares and t.shape[0] % 256 == 0
     )
-    found = unmixed(header, {"Q8_0": 0.2, "Q6_K": 0.2 * (1 - share) + 0.05 * share})
-    assert found["Q8_0"] == 0.2
-    assert found.get("Q6_K", 0.05) == pytest.approx(0.05)
+    assert 0 < suited < 1
+    found = unmixed(header, {"Q8_0": 0.2, "Q6_K": 0.2 * (1 - suited) + 0.05 * suited})
+    assert found == {"Q8_0": pytest.approx(0.2), "Q6_K": pytest.approx(0.05)}
+    assert "Q6_K" not in unmixed(read_header(TALES), {"Q8_0": 0.2, "Q6_K": 0.2})
 
 
 @pytest.mark.process

@@ -15,7 +15,7 @@ from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s
 from edgeagent.errors import EngineDied
 from edgeagent.optimize.client import scoring_worker
-from edgeagent.optimize.decode_rates import predictions, timed_decode
+from edgeagent.optimize.decode_rates import DecodeRate, predictions, timed_decode
 from edgeagent.optimize.evaluate import (
     EvaluationOptions,
     Reference,
@@ -170,7 +170,8 @@ def _with_predictions(
     done: Sequence[Candidate], values: Sequence[dict[str, float]]
 ) -> list[Measured]:
     predicted = predictions(
-        [one.get("by_types_tok_s") for one in values], [one["decode_tok_s"] for one in values]
+        [one.get("by_types_tok_s") for one in values],
+        [DecodeRate(one["decode_tok_s"], one.get("others_cores", 0.0)) for one in values],
     )
     return [
         Measured(

@@ -47,9 +47,12 @@ async def timed_decode(
     return decode_rate(runs)
 
 
-def predictions(by_types: Sequence[float | None], timed: Sequence[float]) -> list[float | None]:
+def predictions(
+    by_types: Sequence[float | None], timed: Sequence[DecodeRate]
+) -> list[float | None]:
     """The rate of each candidate expected before it was timed: that by its types (`type_speeds`), times the
-    median of 1 and of the ratios of timed to that among those before it."""
+    median of 1 and of the ratios of timed to that among those before it. Runs that others slowed say nothing.
+    """
     found: list[float | None] = []
     ratios = [1.0]
     for by_type, rate in zip(by_types, timed, strict=True):
@@ -57,11 +60,17 @@ def predictions(by_types: Sequence[float | None], timed: Sequence[float]) -> lis
             found.append(None)
             continue
         found.append(by_type * statistics.median(ratios))
-        ratios.append(rate / by_type)
+        if not rate.others_cores:
+            ratios.append(rate.tok_s / by_type)
     return found
 
 
-def n_within(predicted: Sequence[float | None], timed: Sequence[float]) -> tuple[int, int]:
-    """How many predictions are within `TOLERANCE` of what was timed, and how many there are."""
-    pairs = [(p, t) for p, t in zip(predicted, timed, strict=True) if p is not None]
+def n_within(predicted: Sequence[float | None], timed: Sequence[DecodeRate]) -> tuple[int, int]:
+    """How many predictions are within `TOLERANCE` of what was timed on a quiet machine, and how many of these
+    there are."""
+    pairs = [
+        (p, rate.tok_s)
+        for p, rate in zip(predicted, timed, strict=True)
+        if p is not None and not rate.others_cores
+    ]
     return sum(abs(p / t - 1) <= TOLERANCE for p, t in pairs), len(pairs)

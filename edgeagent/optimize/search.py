@@ -27,7 +27,7 @@ from edgeagent.errors import InvalidParameter
 from edgeagent.optimize.allocation import Budget
 from edgeagent.optimize.candidates import Bench, Candidate, Workers, measured_candidates
 from edgeagent.optimize.client import scoring_worker
-from edgeagent.optimize.decode_rates import MAX_RUNS, TOLERANCE, n_within
+from edgeagent.optimize.decode_rates import MAX_RUNS, TOLERANCE, DecodeRate, n_within
 from edgeagent.optimize.evaluate import EvaluationOptions, Tell, reference_of
 from edgeagent.optimize.imatrix import collect, open_config
 from edgeagent.optimize.imatrix_file import read_imatrix
@@ -173,11 +173,14 @@ def _notes_on_speed(measured: Sequence[Measured]) -> list[str]:
             f"{MAX_RUNS} runs (other programs used up to {most:.1f} cores). Their decode rates are those of "
             "the best run; measure again on a quiet machine."
         )
-    n_good, n = n_within([o.predicted_tok_s for o in measured], [o.decode_tok_s for o in measured])
+    n_good, n = n_within(
+        [one.predicted_tok_s for one in measured],
+        [DecodeRate(one.decode_tok_s, one.others_cores) for one in measured],
+    )
     if n:
         notes.append(
             f"The predicted decode rate was within {TOLERANCE:.0%} of the timed one for {n_good} of {n} "
-            "candidates."
+            "candidates that were timed on a quiet machine."
         )
     return notes
 

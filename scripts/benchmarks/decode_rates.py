@@ -16,7 +16,13 @@ import time
 from pathlib import Path
 
 from edgeagent.catalog.gguf.header import read_header
-from edgeagent.optimize.decode_rates import TOLERANCE, n_within, predictions, timed_decode
+from edgeagent.optimize.decode_rates import (
+    TOLERANCE,
+    DecodeRate,
+    n_within,
+    predictions,
+    timed_decode,
+)
 from edgeagent.optimize.evaluate import EvaluationOptions
 from edgeagent.optimize.sensitivity import quantizable
 from edgeagent.optimize.type_speeds import timed_speeds
@@ -48,12 +54,12 @@ def main() -> None:
     print(f"ms of a token in one type, timed in {time.monotonic() - started:.0f} s: {told}")
     print("| file | MB | predicted | timed | |\n|---|---|---|---|---|")
     by_types: list[float | None] = []
-    timed: list[float] = []
+    timed: list[DecodeRate] = []
     for path in given.models:
         token_s = speeds.seconds(types_of(path))
         by_types.append(1 / token_s if token_s else None)
         found = asyncio.run(timed_decode(path, options))
-        timed.append(found.tok_s)
+        timed.append(found)
         predicted = predictions(by_types, timed)[-1]
         assert predicted is not None
         load = f"beside {found.others_cores:.1f} busy cores" if found.others_cores else ""

@@ -33,8 +33,12 @@ def test_quiet_runs_count_and_else_the_best_one(runs, expected):
 
 
 def test_predictions_learn_the_pace_from_what_was_timed_before():
-    assert predictions([10.0, 20.0, None, 40.0], [5.0, 12.0, 7.0, 20.0]) == [10.0, 15.0, None, 24.0]
-    assert n_within([10.0, 10.0, None, 21.0], [5.0, 11.0, 7.0, 20.0]) == (2, 3)
+    quiet = [DecodeRate(rate, 0.0) for rate in (5.0, 12.0, 7.0, 20.0)]
+    assert predictions([10.0, 20.0, None, 40.0], quiet) == [10.0, 15.0, None, 24.0]
+    assert n_within([10.0, 10.0, None, 21.0], [DecodeRate(5.0, 0.0), *quiet[1:]]) == (2, 3)
+    beside = [DecodeRate(1.0, 1.2), *quiet[1:]]
+    assert predictions([10.0, 20.0, None, 40.0], beside) == [10.0, 20.0, None, 32.0]
+    assert n_within([10.0, 10.0, None, 21.0], beside) == (2, 2)
 
 
 def test_what_others_use_is_told_from_what_we_use(tmp_path, monkeypatch):

@@ -91,7 +91,8 @@ def main() -> None:
     args = parser.parse_args()
     if MARK not in os.environ:  # threads wait as those of workers do
         os.environ |= worker_environment(True) | {MARK: "1"}
-        os.execv(sys.executable, [sys.executable, "-m", "scripts.benchmarks", *sys.argv[1:]])
+        command = [sys.executable, "-m", "scripts.benchmarks", "cells", *sys.argv[1:]]
+        os.execv(sys.executable, command)
     loop = Loop(Library(args.models_dir).resolve(args.model).path, args.threads)
     steps: dict[str, Callable[[], float]] = {
         f"{n} decoding": lambda n=n: loop.decode(n) for n in (1, 2, 8)

@@ -14,7 +14,7 @@ import msgspec
 from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.catalog.model_ids import is_id
-from edgeagent.errors import InvalidParameter, ModelNotFound
+from edgeagent.errors import EdgeAgentError, InvalidParameter, ModelNotFound
 from edgeagent.pool.resident_model import Resident
 from edgeagent.routing import router
 from edgeagent.routing.cascade import Trial
@@ -106,6 +106,17 @@ class ModelChooser:
             has_schema=has_schema, is_plain=is_plain, failed=failed,
         )  # fmt: skip
         return self.routes.decide(request)
+
+    def why_not(
+        self, name: str, origin: RequestOrigin, metadata: Mapping[str, str] | None = None
+    ) -> str | None:
+        """Why no model would answer this caller's chat under a name; None where one would."""
+        try:
+            decision = self.for_text(name, origin, metadata=metadata)
+        except EdgeAgentError as exc:
+            return exc.message
+        is_here = self.is_elsewhere(decision.model_id) or self._models.has(decision.model_id)
+        return None if is_here else f"Model {decision.model_id[:80]!r} is not installed."
 
     def with_adapter(self, name: str | None, lora: str | None) -> str | None:
         """The name to ask for, where a request names a model and, apart from it, a LoRA adapter.

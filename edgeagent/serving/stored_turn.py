@@ -194,7 +194,7 @@ class TurnService:
         release = await self._hold(origin.owner, turn.dialogue.conversation_id)  # 3
         try:
             dialogue = await self.dialogue(origin.owner, turn.dialogue)  # 4, 5
-            dialogue, found = await self._consulted(origin.owner, turn, dialogue)
+            dialogue, found = await self._consulted(origin, turn, dialogue)
             metadata = with_privacy(turn.chat.metadata, dialogue.privacy)
             chat = replace(turn.chat, prompts=[dialogue.prompt], metadata=metadata)
             text = found.text if found is not None else None
@@ -251,15 +251,17 @@ class TurnService:
         )
 
     async def _consulted(
-        self, owner: str, turn: TurnInput, dialogue: Dialogue
+        self, origin: RequestOrigin, turn: TurnInput, dialogue: Dialogue
     ) -> tuple[Dialogue, Consultation | None]:
         """The dialogue with what the documents tell about its question. Raises as `Consultant.consult`."""
-        tool = turn.offer.file_search
+        tool, owner = turn.offer.file_search, origin.owner
         if tool is None:
             return dialogue, None
+        metadata = with_privacy(turn.chat.metadata, dialogue.privacy)
         found = await self._knowledge.consultant.consult(
             owner, tool, dialogue.prompt, shows_results=turn.shows_results,
             may_fix=turn.chat.form is None,
+            why_not=lambda model: self._chats.chooser.why_not(model, origin, metadata),
         )  # fmt: skip
         if found is None or not found.passages or found.text is not None:
             return dialogue, found

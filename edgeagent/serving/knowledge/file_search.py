@@ -3,7 +3,7 @@
 1. the question: the last message of the user, with the one before where it is short ("and on Sundays?")
 2. the same question in a CSV of questions and answers, or one that is near enough: its answer, word for word
 3. thin evidence: an answer that says so in place of an invented one, or a hand-over: to a larger model, or to
-   a person
+   a person; where the larger model cannot be asked, the answer says so, too
 4. else the passages are put before the question, and the model answers from them
 5. each sentence of the answer cites the passage that holds its words, or is marked as unsupported
 
@@ -13,7 +13,7 @@ Passages are put into a message as its text: names of special tokens in them sta
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -60,7 +60,7 @@ class Consultation:
 
     def __init__(
         self, query: str, passages: Sequence[Passage], basis: Basis, evidence: float, *,
-        text: str | None, shows_results: bool, handover: Handover | None = None,
+        text: str | None, shows_results: bool, handover: Handover | None = None, fault: str | None = None,
     ) -> None:  # fmt: skip
         self.query = query
         self.passages = passages
@@ -68,6 +68,7 @@ class Consultation:
         self.evidence = evidence
         self.text = text  # the whole answer, where no model is asked
         self.handover = handover
+        self.fault = fault  # why the question could not be handed over
         self.item_id = new_id("fs")
         self._shows_results = shows_results
         self._words = [words_of(passage.content) for passage in passages]
@@ -107,8 +108,10 @@ class Consultation:
 
     def told(self) -> Body:
         """What an answer is based on, for its `edgeagent` object. `handover`: to whom the question was handed
-        over, or has to be. `unsupported`: places in its message whose words no passage has."""
-        return {
+        over, or has to be; `handover_fault`: why it could not be. `unsupported`: places in its message whose
+        words no passage has."""
+        fault = {"handover_fault": self.fault} if self.fault is not None else {}
+        return fault | {
             "basis": self.basis,
             "evidence": round(self.evidence, 4),
             "n_passages": len(self.passages),
@@ -153,11 +156,18 @@ class Consultant:
         self._settings = settings
 
     async def consult(
-        self, owner: str, tool: FileSearch, prompt: Prompt, *, shows_results: bool, may_fix: bool
+        self,
+        owner: str,
+        tool: FileSearch,
+        prompt: Prompt,
+        *,
+        shows_results: bool,
+        may_fix: bool,
+        why_not: Callable[[str], str | None] = lambda model: None,
     ) -> Consultation | None:
         """What the stores tell about the last question; None without a question. `may_fix`: an answer may be
-        told without a model. Raises: NotFound for a store that is not the owner's; InvalidParameter,
-        StoreOff."""
+        told without a model. `why_not`: why a model cannot be asked. Raises: NotFound for a store that is not
+        the owner's; InvalidParameter, StoreOff."""
         said = last_messages(prompt.messages or [])  # 1
         if not said:
             return None
@@ -176,6 +186,10 @@ class Consultant:
             return _verbatim(query, near, evidence, shows_results)
         is_thin = not found or evidence < self._settings.least_evidence
         then = (tool.on_thin_evidence or self._settings.on_thin_evidence) if is_thin else "answer"
+        fault = why_not(self.handover_model) if then == "router" else None
+        if fault is not None:
+            logger.warning("handover_failed model=%s", self.handover_model)
+            then = "decline"
         text: str | None = None
         if may_fix and then in ("decline", "human"):  # 3
             text = tool.nothing_found or NOTHING_FOUND
@@ -187,7 +201,7 @@ class Consultant:
             handover = "router"
         return Consultation(  # 4
             query, found, basis, evidence, text=text, shows_results=shows_results,
-            handover=handover,
+            handover=handover, fault=fault,
         )  # fmt: skip
 
     @property

@@ -1,0 +1,45 @@
+"""What a turn does with questions about which the documents tell nothing."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from edgeagent.serving.knowledge.file_search import NOTHING_FOUND, Consultant
+from edgeagent.serving.knowledge.file_search_tool import FileSearch
+from edgeagent.settings.knowledge import KnowledgeSettings
+from edgeagent.types.prompt import Prompt
+
+QUESTION = Prompt(messages=[{"role": "user", "content": "Who painted it?"}])
+
+
+class NothingFound:
+    """A retrieval without documents."""
+
+    async def same_question(self, owner: str, stores: list[str], text: str) -> list[Any]:
+        return []
+
+    async def search(self, owner: str, wish: Any) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("fault", "may_fix", "text", "handover"),
+    [
+        (None, True, None, "router"),
+        ("Model 'gone' is not installed.", True, NOTHING_FOUND, None),
+        ("Model 'gone' is not installed.", False, None, None),
+    ],
+)
+async def test_a_question_is_handed_over_only_to_a_model_that_can_be_asked(
+    fault, may_fix, text, handover
+):
+    settings = KnowledgeSettings(thin_evidence_model="gone")
+    consultant = Consultant(cast("Any", NothingFound()), cast("Any", None), settings)
+    found = await consultant.consult(
+        "owner", FileSearch(store_ids=["vs_1"], on_thin_evidence="router"), QUESTION,
+        shows_results=False, may_fix=may_fix, why_not=lambda model: fault,
+    )  # fmt: skip
+    assert found is not None and (found.text, found.handover) == (text, handover)
+    assert found.told().get("handover_fault") == fault

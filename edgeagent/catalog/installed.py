@@ -254,13 +254,24 @@ class InstalledModels:
             return None
         model = self.find(model_id)
         if model_id not in self._assistants:
-            folders = (model.folder, self._library.models_dir, self._library.shipped_dir)
-            path = next((f / tools for f in folders if (f / tools).is_file()), folders[-1] / tools)
+            path = self._intents_file(model, tools)
             thresholds = model.thresholds or self._catalog.entry(model_id).thresholds
             self._assistants[model_id] = msgspec.structs.replace(
                 read_assistant(path), thresholds=thresholds
             )
         return self._assistants[model_id]
+
+    def _intents_file(self, model: InstalledModel, name: str) -> Path:
+        folders = (model.folder, self._library.models_dir, self._library.shipped_dir)
+        return next((f / name for f in folders if (f / name).is_file()), folders[-1] / name)
+
+    def beside_intents(self, model_id: str, suffix: str) -> Path | None:
+        """A file that has the name of a model's list of intents with another suffix, whether it is there or
+        not; None without such a list. Raises: ModelNotFound."""
+        in_catalog = model_id in self._catalog
+        model = self.find(model_id)
+        name = self._catalog.entry(model_id).tools if in_catalog else model.tools
+        return self._intents_file(model, name).with_suffix(suffix) if name is not None else None
 
     def _own_assistant(self, model_id: str) -> Assistant | None:
         """The intents of a model that is in no catalog, by its record. They say what keys may call, so the

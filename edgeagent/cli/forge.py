@@ -19,6 +19,7 @@ from rich.table import Table
 from edgeagent.cli.forge_encoder import encoder
 from edgeagent.cli.forge_new import new
 from edgeagent.cli.forge_review import review
+from edgeagent.cli.forge_scope import scope
 from edgeagent.cli.forge_update import rollback, update
 from edgeagent.cli.shared.terminal import show_table
 from edgeagent.errors import ForgeFailed
@@ -80,7 +81,7 @@ def forge() -> None:
     """
 
 
-for command in (new, review, update, rollback, encoder):
+for command in (new, review, update, rollback, encoder, scope):
     forge.add_command(command)
 
 

@@ -15,6 +15,7 @@ from edgeagent.catalog.installed import InstalledModels
 from edgeagent.cli.keys import as_json_option
 from edgeagent.cli.route_learning import evaluate
 from edgeagent.cli.route_replay import replay
+from edgeagent.cli.route_scope import told_of_gate
 from edgeagent.cli.route_training import calibrate, train
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.printable import printable
@@ -89,7 +90,7 @@ def explain(
     pairs: tuple[str, ...], as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Tell which model would answer TEXT, and why. No model is run, and none counts as loaded or busy."""
-    _, routes, _ = routes_of(config, flags)
+    settings, routes, models = routes_of(config, flags)
     if not routes.has(name):
         known = ", ".join(routes.router.names)
         raise click.BadParameter(
@@ -97,12 +98,17 @@ def explain(
         )
     origin = RequestOrigin("", "", key or "local", key or "local")
     prompt = Prompt(messages=[{"role": "user", "content": text}])
+    metadata = _metadata(pairs)
     request = route_request(
-        name, origin, [prompt], metadata=_metadata(pairs), has_tools=tools, has_schema=schema
+        name, origin, [prompt], metadata=metadata, has_tools=tools, has_schema=schema
     )
     decision = replace(routes.decide(request), shows_trace=True)
+    gate = None
+    if decision.larger:
+        gate = told_of_gate(settings, models, decision.model_id, text, metadata.get("domain"))
     if as_json:
-        click.echo(json.dumps(decision.told(), ensure_ascii=False, indent=2))
+        told = decision.told() | {"scope_gate": gate}
+        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
         return
     rule = f"rule {decision.rule}" if decision.rule is not None else ""
     why = rule if decision.reason == "rule" else ", ".join(filter(None, (decision.reason, rule)))
@@ -112,8 +118,19 @@ def explain(
         click.echo(f"  scores: {shown}")
     for step in decision.trace:
         click.echo(printable(f"  {step}"))
+    if gate is not None:
+        click.echo(printable(f"  {_gate_line(gate)}"))
     for model_id in decision.larger:
         click.echo(printable(f"  model {model_id}: may take over"))
+
+
+def _gate_line(gate: dict[str, Any]) -> str:
+    if "fault" in gate:
+        return f"scope gate: {gate['fault']}"
+    return (
+        f"scope gate: judges the model's answer; by words the text is nearest to {gate['nearest']} "
+        f"({gate['near']:.2f}), {gate['unknown']:.0%} of it is in no example"
+    )
 
 
 def _metadata(pairs: tuple[str, ...]) -> dict[str, str]:

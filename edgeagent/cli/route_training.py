@@ -12,6 +12,7 @@ import click
 from edgeagent.cli.keys import as_json_option
 from edgeagent.cli.route_learning import INPUT, ManyFiles, model_options, pairs_of
 from edgeagent.cli.route_replay import read_log, since_option
+from edgeagent.cli.route_scope import calibrate_scope
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.errors import InvalidParameter
 
@@ -95,22 +96,40 @@ def train(
 @click.option("--quality", type=click.FloatRange(0, 1), metavar="N",
               help="Mean quality to reach with as few requests to the large model as possible.")  # fmt: skip
 @click.option("--rollback", is_flag=True, help="Take the last calibration or training back.")
+@click.option("--scope", metavar="MODEL",
+              help="Fit the scope gate of this assistant model; the files have texts and intents, `oos` for "
+              "none, as `forge new` takes them.")  # fmt: skip
+@click.option("--domain", metavar="NAME",
+              help="With --scope: the domain of the texts.  Default: all intents.")  # fmt: skip
 @as_json_option
 @settings_options
 def calibrate(
     data: tuple[Path, ...], from_log: bool, since: datetime | None, policy: Path | None, share: float | None,
-    quality: float | None, rollback: bool, as_json: bool, config: Path | None, **flags: Any,
+    quality: float | None, rollback: bool, scope: str | None, domain: str | None, as_json: bool,
+    config: Path | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Fit the probability and the threshold of a policy to outcomes of its two models.
 
     Domains (`metadata.domain`, a column `domain` in files) with 200 outcomes of the small model get a
     probability of their own, the others share one. The policy before is kept beside the file, with its
     revision as a suffix. Restart the daemon to use the new one.
+
+    With --scope: fit the gate that tells texts out of an assistant model's scope. A running daemon uses it
+    at once.
     """
     from edgeagent.routing.score_policy import read_policy
     from edgeagent.routing.training import calibration
     from edgeagent.routing.training.observations import Observations
 
+    if scope is not None:
+        if bool(data) == rollback or from_log or (policy or share or quality) is not None:
+            raise click.UsageError("Give with --scope either --data or --rollback, and --domain.")
+        calibrate_scope(
+            scope, data, domain, rolls_back=rollback, as_json=as_json, config=config, flags=flags
+        )
+        return
+    if domain is not None:
+        raise click.UsageError("--domain is for a scope gate: give it with --scope.")
     n_sources = bool(data) + from_log + rollback
     if n_sources != 1 or (share is not None and quality is not None):
         raise click.UsageError(

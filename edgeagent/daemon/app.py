@@ -168,7 +168,7 @@ class Daemon:
         engines = Engines(self.pool, self._note, self.upstreams, self.models.has, warm)
         options = assistant_options(settings.routing)
         self.chooser = ModelChooser(self.models, options, self.pool.residents, self.upstreams)
-        self.chats = ChatService(engines, self.chooser)
+        self.chats = ChatService.judging(engines, self.chooser, self.models, settings)
         self.one_shots = OneShotService(engines, self.chooser)
         quota = AudioQuota.of(self.database, settings.speech.audio_s_per_day)
         self.lifecycle = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
@@ -340,6 +340,7 @@ class Daemon:
         await self.audio_job_runner.close()
         await self.prefix_store.close()
         await self._governor.close()
+        await self.chats.close()
         await self.pool.close()
         await self.upstreams.close()
         if self._requests is not None:

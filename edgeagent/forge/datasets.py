@@ -13,7 +13,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,12 +168,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All training and validation items. `names` are the intents of each domain."""
+    """All training and validation items. `names` are the intents of each domain, `groups` the group of each
+    intent of CLINC150."""
 
     train: tuple[Item, ...]
     validation: tuple[Item, ...]
     names: dict[Domain, tuple[str, ...]]
     slot_names: dict[str, tuple[str, ...]]
+    groups: dict[str, str] = field(default_factory=dict)
 
     @property
     def all_names(self) -> tuple[str, ...]:
@@ -225,7 +227,16 @@ def load(folder: Path) -> Corpus:
         tuple(validation),
         names,
         {intent: tuple(sorted(found)) for intent, found in sorted(slot_names.items())},
+        {intent: name for name, intents in domains.items() for intent in intents},
     )
+
+
+def strange_to(corpus: Corpus, domain: Domain) -> list[Item]:
+    """Validation items of other domains that ask for nothing a domain has; of the assistant domain there are
+    texts out of scope of its own."""
+    groups = corpus.groups
+    wanted = {"service": _STRANGE_TO_SERVICE, "skills": _STRANGE_TO_SKILLS}.get(domain, ())
+    return [item for item in corpus.validation if groups.get(item.intent) in wanted]
 
 
 def _json(path: Path, encodings: tuple[str, ...] = ("utf-8",)) -> Any:

@@ -13,6 +13,7 @@ Reason = Literal[
     "named",
     "default",
     "escalated",
+    "out_of_scope",
     "rule",
     "learned",
     "preferred",
@@ -62,7 +63,8 @@ class Decision:
     """The model that answers a request, and the reason.
 
     `reason` is "named" where the request names the model, "default" where it names none, and "escalated"
-    where an assistant model was not sure enough (`confidence`) and its larger model takes over. Where the
+    where an assistant model was not sure enough (`confidence`) and its larger model takes over; that is
+    "out_of_scope" where its scope gate has found so. Where the
     request names a `route`, "rule" means that `rule` matched, "learned" that a policy has chosen (`scores`),
     "explored" that the model was drawn (`[routing] explore`), "preferred" that the route itself asks for the
     fastest or the best model, "budget" that the chosen model was too expensive ([routing.budgets]), and

@@ -6,7 +6,8 @@
 3. an assistant model is asked about intents instead, and answers where
    a. the client named it, or no larger model may take over
    b. the rules of the client's tools decide the call
-   c. it is sure of its intent, which it is asked first; the result of a call is not for it
+   c. it is sure of its intent, which it is asked first, and its scope gate finds the text in its scope
+      (serving/assistant_consultation.py); the result of a call is not for it
 4. escalate: the larger model answers what the assistant model does not do, has no room for or leaves open
 5. the answer: lease, request, chunks, log (serving/answer.py continues with 6)
 
@@ -20,14 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-import msgspec
-
 from edgeagent.errors import (
     ContextLengthExceeded,
     EdgeAgentError,
     EngineBroken,
     EngineDied,
-    EngineFailed,
     EngineStarting,
     InsufficientMemory,
     InvalidParameter,
@@ -36,19 +34,20 @@ from edgeagent.errors import (
     ModelUnusable,
     Unavailable,
     UpstreamUnavailable,
-    by_code,
 )
-from edgeagent.routing.cascade import N_ALTERNATIVES, Trial, needs_trial, should_escalate, trial_of
+from edgeagent.routing.cascade import needs_trial, should_escalate
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
 from edgeagent.serving.answer import Answer, Preparation, Redirection, read_prompts
+from edgeagent.serving.assistant_consultation import AssistantConsultation, Verdict
+from edgeagent.serving.cascade_trial import run_trial
 from edgeagent.serving.deadline import before
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.types.answer import TokenLogprob
+from edgeagent.serving.scope_judge import Models, ScopeJudge
+from edgeagent.settings import Settings
 from edgeagent.types.generation import Form, GenerateSpec
-from edgeagent.types.intents import Confidence
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.tools import ToolUse
@@ -140,9 +139,23 @@ class ChatRequest:
 class ChatService:
     """Answers chats and continues texts. Event loop's thread only."""
 
-    def __init__(self, engines: Engines, chooser: ModelChooser) -> None:
+    def __init__(
+        self, engines: Engines, chooser: ModelChooser, judge: ScopeJudge | None = None
+    ) -> None:
         self._engines = engines
         self.chooser = chooser
+        self._consultation = AssistantConsultation(engines, judge)
+
+    @classmethod
+    def judging(
+        cls, engines: Engines, chooser: ModelChooser, models: Models, settings: Settings
+    ) -> ChatService:
+        """One that asks scope gates of `models`."""
+        return cls(engines, chooser, ScopeJudge(engines, models, settings))
+
+    async def close(self) -> None:
+        """May be called twice."""
+        await self._consultation.close()
 
     async def answer(
         self, origin: RequestOrigin, chat: ChatInput, prepare: Preparation | None = None
@@ -199,19 +212,25 @@ class ChatService:
         if larger is None:  # 3a
             spec = self._suited(origin, decision, chat, preferences)
             return ChatRequest(decision, spec)
-        confidence: Confidence | None = None
+        verdict: Verdict | None = None
         try:
             spec = self._suited(origin, decision, chat, preferences)
             question = spec.intent_question
             if question is not None and question.is_decided:  # 3b
                 return ChatRequest(decision, spec)
             if question is None or question.reply is None:
-                confidence = await self.consult(decision, spec)  # 3c
-                if not confidence.is_abstained:
-                    return ChatRequest(decision, spec)
+                verdict = await self._consultation.of(decision, spec)  # 3c
+                if verdict.is_accepted:
+                    return ChatRequest(verdict.noted(decision), verdict.spec)
         except (UnsuitedRequest, ContextLengthExceeded):
             pass
-        escalated = self.chooser.escalated(larger, confidence)  # 4
+        if verdict is not None:
+            larger = replace(verdict.noted(decision), model_id=larger.model_id)
+        escalated = self.chooser.escalated(
+            larger,
+            verdict.confidence if verdict is not None else None,
+            is_outside=verdict is not None and verdict.is_outside,
+        )  # 4
         return ChatRequest(escalated, self._spec(origin, escalated, chat))
 
     async def _ready_model(
@@ -259,7 +278,7 @@ class ChatService:
         is_wanted = is_here and bool(others) and needs_trial(decision, spec, settings)
         if not is_wanted or not self._may_escalate(chat.metadata):
             return ChatRequest(decision, spec)
-        trial = await self._trial(decision, spec, settings.cascade_tokens)
+        trial = await run_trial(self._engines, decision.model_id, spec, settings)
         is_unsure = should_escalate(trial, settings)
         larger = await self._first_loaded(origin, decision, others) if is_unsure else None
         judged = self.chooser.judged(decision, trial, larger, is_unsure=is_unsure)
@@ -290,25 +309,6 @@ class ChatService:
             logger.warning("route_fallback model=%s code=%s", model_id, exc.code)
             return exc
 
-    async def _trial(self, decision: Decision, spec: GenerateSpec, n_tokens: int) -> Trial | None:
-        """Raises what `Pool.lease` and the worker raise."""
-        n_tokens = min(n_tokens, spec.max_tokens or n_tokens)
-        question = msgspec.structs.replace(
-            spec, prompts=spec.prompts[:1], max_tokens=n_tokens, n=1, logprobs=N_ALTERNATIVES,
-            tells_tokens=False, scores_prompt=False,
-        )  # fmt: skip
-        tokens: list[TokenLogprob] = []
-        async with self._engines.lease(decision.model_id) as client:
-            generation = client.generate(question)
-            try:
-                async for chunk in generation:
-                    if chunk.error is not None:
-                        raise by_code(*chunk.error)
-                    tokens += chunk.logprobs
-            finally:
-                generation.cancel()
-        return trial_of(tokens)
-
     def _may_escalate(self, metadata: Mapping[str, str]) -> bool:
         """Whether the settings and the client let another model take over. Raises: InvalidParameter."""
         wanted = flag(metadata, "escalate")
@@ -332,22 +332,6 @@ class ChatService:
     ) -> GenerateSpec:
         spec = self._spec(origin, decision, chat)
         return self.chooser.suited(origin, decision, spec, preferences)
-
-    async def consult(self, decision: Decision, spec: GenerateSpec) -> Confidence:
-        """How sure an assistant model is of its answer. Raises what `Pool.lease` and the worker raise."""
-        question = msgspec.structs.replace(spec, max_tokens=1, n=1)
-        async with self._engines.lease(decision.model_id) as client:
-            generation = client.generate(question)
-            try:
-                async for chunk in generation:
-                    if chunk.error is not None:
-                        raise by_code(*chunk.error)
-                    if chunk.confidence is not None:
-                        self._engines.record_answer(decision.model_id)
-                        return chunk.confidence
-            finally:
-                generation.cancel()
-        raise EngineFailed(f"Model {decision.model_id} gave no answer: send the request again.")
 
     def complete(self, origin: RequestOrigin, text: ChatInput, *, echoes: bool = False) -> Answer:
         """The continuation of texts, as `answer`. With `echoes` the answer has its prompts as text."""

@@ -18,7 +18,7 @@ from edgeagent.errors import EdgeAgentError, InvalidParameter, ModelNotFound
 from edgeagent.pool.resident_model import Resident
 from edgeagent.routing import router
 from edgeagent.routing.cascade import Trial
-from edgeagent.routing.decision import Decision, TraceStep
+from edgeagent.routing.decision import Decision, Reason, TraceStep
 from edgeagent.routing.intents import (
     DEFAULT_OPTIONS,
     NO_PREFERENCES,
@@ -234,14 +234,20 @@ class ModelChooser:
             if self.is_elsewhere(one) or self._models.assistant(one) is None
         ]
 
-    def escalated(self, larger: Decision, confidence: Confidence | None) -> Decision:
-        """The decision for the larger model, with the confidence that was too low."""
+    def escalated(
+        self, larger: Decision, confidence: Confidence | None, *, is_outside: bool = False
+    ) -> Decision:
+        """The decision for the larger model, with the confidence that was too low. `is_outside`: by the scope
+        gate of the assistant model."""
+        reason: Reason = "out_of_scope" if is_outside else "escalated"
         if larger.route is None:
-            return replace(larger, reason="escalated", confidence=confidence)
+            return replace(larger, reason=reason, confidence=confidence)
         why = "the assistant model abstained" if confidence else "not for the assistant model"
-        step = TraceStep(f"model {larger.model_id}", "escalated", why)
+        step = TraceStep(
+            f"model {larger.model_id}", reason, "by the scope gate" if is_outside else why
+        )
         trace = (*larger.trace, step)
-        return replace(larger, reason="escalated", confidence=confidence, trace=trace)
+        return replace(larger, reason=reason, confidence=confidence, trace=trace)
 
     def judged(
         self, decision: Decision, trial: Trial | None, larger: str | None, *, is_unsure: bool

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from edgeagent.settings.route_budgets import RouteBudgets
 from edgeagent.settings.route_rules import MAX_RULES, NamedRoute, RoutingRule
+from edgeagent.settings.scope_gate import ScopeSettings
 from edgeagent.settings.settings_table import ModelName, SettingsTable
 from edgeagent.settings.upstreams import UpstreamSettings
 
@@ -69,6 +70,20 @@ class RoutingSettings(SettingsTable):
         description="mean lead of the chosen token over the second one in the trial, in nats, that a model "
         "needs to answer",
     )
+    cascade_samples: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="answers of `cascade_tokens` tokens that the trial draws beside it, 2 to 8, from one "
+        "prompt: where they are less alike than `cascade_min_agreement` the next candidate answers; 0: none",
+    )
+    cascade_min_agreement: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="mean share of words that two drawn answers of the trial need to have in common",
+    )
     policy: Path | None = Field(
         default=None,
         description="file of a learned policy (`edgeagent route train`), which chooses between its two "
@@ -89,6 +104,7 @@ class RoutingSettings(SettingsTable):
         'which `route replay` and `train --from-log` need, "choices" has none of the text; private requests '
         "are kept without features",
     )
+    scope: ScopeSettings = ScopeSettings()
     budgets: RouteBudgets = RouteBudgets()
     rules: list[RoutingRule] = Field(
         default=[],

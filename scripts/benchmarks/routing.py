@@ -1,6 +1,6 @@
 """Routing from end to end: an assistant model first, a chat model for what it leaves open.
 
-    scripts/bench routing [--data ../shared/data] [--every 1] [--sample 60] [--json FILE]
+    scripts/bench routing [--data ../shared/data] [--gate words] [--held-out DIR] [--sample 60] [--json FILE]
     scripts/bench routing --decisions        what a decision costs: rules, budgets, a policy, exploration
 
 Texts of CLINC150's validation split with those out of scope, of Banking77 (every tenth, which the assistant
@@ -8,8 +8,8 @@ was not trained on), and 200 questions of MMLU as general ones go to `auto`. Sho
 the small model keeps, how often its call is right, what is handed on, and the processor seconds of a request
 beside those of the large model alone.
 
-Below: which score of the first answer tells texts in scope from others. Thresholds are chosen on one half of
-the items and reported on the other. Data sets that are absent are left out with a line that says so.
+With --held-out no text is judged by a scope gate that was made with it. Data sets that are absent are left
+out with a line that says so.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ import csv
 import json
 import os
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 
 from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.forge.datasets import OUT_OF_SCOPE
-from edgeagent.routing.auto_router import AutoRouter
-from edgeagent.routing.route_request import ModelState, RouteRequest, RouteState, window
-from edgeagent.routing.training.outcome_files import pair_of, read_outcomes
-from edgeagent.routing.training.trainer import TextMatrix, policy_file, train, write_policy
-from edgeagent.settings.routing import RoutingSettings
 from scripts.benchmarks.assistant import CHAT, Item, validation
 from scripts.benchmarks.exchange import Json, exchanged
 from scripts.benchmarks.machine import describe
+from scripts.benchmarks.routing_decisions import decision_ms
+from scripts.benchmarks.scope_folds import ENCODER, N_FOLDS, fold_of, held_out_gates
 from scripts.benchmarks.served import Served, serving
 
 IN_SCOPE, OUTSIDE, SERVICE, GENERAL = "in scope", "out of scope", "banking", "general"
@@ -45,7 +44,6 @@ CLASSES = (IN_SCOPE, OUTSIDE, SERVICE, GENERAL)
 N_GENERAL = 200
 MAX_TOKENS = 32
 TRIAL_TOKENS = 16
-LOST = (0.005, 0.01, 0.02)  # shares of texts in scope that a threshold may hand on
 
 
 @dataclass(frozen=True)
@@ -127,55 +125,6 @@ def asked(
     return answers, (cpu_s(daemon) - before) / len(bodies), 1e3 * statistics.median(took_s)
 
 
-# ---- scores and thresholds
-
-
-def area(outside: Sequence[float], inside: Sequence[float]) -> float:
-    """The chance that a text outside has a lower score than one inside."""
-    pairs = [(a < b) + 0.5 * (a == b) for a in outside for b in inside]
-    return sum(pairs) / len(pairs) if pairs else float("nan")
-
-
-def threshold_for(inside: Sequence[float], lost: float) -> float:
-    """The score below which at most this share of the texts in scope is."""
-    ordered = sorted(inside)
-    return ordered[int(lost * len(ordered))]
-
-
-def separation(
-    pairs: Sequence[tuple[Case, Outcome]], score: Callable[[Outcome], float]
-) -> list[Json]:
-    """For each share that may be lost: the threshold of the even items, and what it does to the odd ones.
-
-    Lost is a right call that is handed on.
-    """
-    halves = [pairs[half::2] for half in (0, 1)]
-    inside, outside = (
-        [
-            [
-                score(o)
-                for c, o in half
-                if (o.best and c.kind == IN_SCOPE if is_in else c.kind == OUTSIDE)
-            ]
-            for half in halves
-        ]
-        for is_in in (True, False)
-    )
-    rows = []
-    for lost in LOST:
-        bound = threshold_for(inside[0], lost)
-        rows.append(
-            {
-                "allowed": lost,
-                "threshold": bound,
-                "lost": share(one < bound for one in inside[1]),
-                "outside_handed_on": share(one < bound for one in outside[1]),
-                "auroc": area(outside[1], inside[1]),
-            }
-        )
-    return rows
-
-
 def share(values: object) -> float:
     found = list(values)  # type: ignore[call-overload]
     return sum(found) / len(found) if found else float("nan")
@@ -196,106 +145,116 @@ def token_margins(daemon: Served, model: str, some: Sequence[Case]) -> dict[str,
     return found
 
 
-# ---- what a decision costs
-
-
-def decision_ms(data: Path) -> Json:
-    """Milliseconds of a decision over questions of MMLU, with 20 rules, a policy, budgets and exploration."""
-    files = sorted((data / "routellm" / "mmlu").glob("*.csv"))
-    if not files:
-        raise SystemExit(f"SKIPPED: {data} has no routellm/mmlu")
-    pair = pair_of(read_outcomes(files[:4]), None, None, None)
-    texts = TextMatrix.of(pair.texts)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "route.policy")
-        trained = train(texts, pair.small, pair.large)
-        write_policy(policy_file(("small", "large"), texts, trained, 0.3), path)
-        rules = [
-            {
-                "id": f"rule{n}",
-                "match": {
-                    "keywords_any": [f"never{n}", f"nor this {n}"],
-                    "regex": f"[0-9]{{{n + 5}}}x",
-                },
-                "route_to": "large",
-            }
-            for n in range(20)
-        ]
-        settings = RoutingSettings.model_validate(
-            {
-                "candidates": ["small", "large"], "policy": path, "rules": rules, "explore": 0.05,
-                "budgets": {"tokens_per_key_day": 1000, "latency_s": 5, "max_queue": 4},
-            }
-        )  # fmt: skip
-        router = AutoRouter(settings)
-    state = RouteState({name: ModelState(name) for name in ("small", "large")})
-    took: list[float] = []
-    computed: list[float] = []  # without what other programs took of the core
-    for number, text in enumerate(pair.texts):
-        request = RouteRequest(
-            "auto", text=window(text), n_chars=len(text), request_id=f"req_{number}"
-        )
-        started, own = time.perf_counter(), time.thread_time()
-        router.route(request, state)
-        computed.append(1e3 * (time.thread_time() - own))
-        took.append(1e3 * (time.perf_counter() - started))
-    chars = statistics.median(len(text) for text in pair.texts)
-    found: Json = {"n": len(took), "median_chars": chars}
-    for name, values in (("wall_ms", took), ("processor_ms", computed)):
-        cuts = statistics.quantiles(values, n=100)
-        found[name] = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(values)}
-    return found
-
-
 # ---- the measurement
 
 
-def measured(daemon: Served, args: argparse.Namespace) -> Json:
+@dataclass
+class Counted:
+    """What was counted of one class: texts, those that the small model kept and that were right, the right
+    calls before any threshold and those of them that were handed on, and processor seconds."""
+
+    n: int = 0
+    kept: int = 0
+    right: int = 0
+    best: int = 0
+    lost: int = 0
+    cpu_s: float = 0.0
+    large_s: float = 0.0
+    n_large: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        self.n += 1
+        self.kept += outcome.kept
+        self.right += outcome.right
+        self.best += outcome.best
+        self.lost += outcome.best and not outcome.kept
+
+    def row(self, kind: str) -> Json:
+        return {
+            "class": kind,
+            "n": self.n,
+            "kept": self.kept / self.n,
+            "right": self.right / self.n,
+            "best": self.best / self.n,
+            "lost": self.lost / self.best if self.best else float("nan"),
+            "cpu_s": self.cpu_s / self.n,
+            "large_cpu_s": self.large_s / self.n_large if self.n_large else float("nan"),
+        }
+
+
+def ask_class(daemon: Served, group: Sequence[Case], found: Counted, args: Any) -> None:
+    bodies = [body("auto", case, max_tokens=args.max_tokens) for case in group]
+    answers, small_s, _ = asked(daemon, bodies, args.clients)
+    for case, answer in zip(group, answers, strict=True):
+        found.add(outcome_of(case, answer, args.small))
+    found.cpu_s += small_s * len(group)
+
+
+def measured(args: Any) -> Json:
     every = cases(args.data, args.every)
     if not every:
         raise SystemExit("no data set is there: name their folder with --data")
     some = [
         case
         for kind in CLASSES
-        if (group := [case for case in every if case.kind == kind])
+        if args.sample and (group := [case for case in every if case.kind == kind])
         for case in group[:: max(1, len(group) // args.sample)][: args.sample]
     ]
-    asked(daemon, [body(model, some[0]) for model in ("auto", args.large)], 1)  # loaded
-    rows: list[Json] = []
-    pairs: list[tuple[Case, Outcome]] = []
-    for kind in CLASSES:
-        group = [case for case in every if case.kind == kind]
-        if not group:
-            continue
-        answers, small_s, small_ms = asked(daemon, [body("auto", c) for c in group], args.clients)
-        found = [outcome_of(c, a, args.small) for c, a in zip(group, answers, strict=True)]
-        pairs += zip(group, found, strict=True)
-        sample = [case for case in some if case.kind == kind]
-        _, large_s, large_ms = asked(daemon, [body(args.large, c) for c in sample], args.clients)
-        rows.append(
-            {
-                "class": kind,
-                "n": len(group),
-                "kept": share(o.kept for o in found),
-                "right": share(o.right for o in found),
-                "best": share(o.best for o in found),
-                "lost": share(not o.kept for o in found if o.best),
-                "cpu_s": small_s,
-                "large_cpu_s": large_s,
-                "median_ms": small_ms,
-                "large_median_ms": large_ms,
-            }
-        )
-        print(json.dumps(rows[-1]), flush=True)
-    scores = {
-        "probability": separation(pairs, lambda o: o.probability),
-        "margin": separation(pairs, lambda o: o.margin),
+    counted = {kind: Counted() for kind in CLASSES}
+    if args.counts is not None and args.counts.is_file():
+        counted = {
+            kind: Counted(**one) for kind, one in json.loads(args.counts.read_text()).items()
+        }
+    margins: dict[str, list[float]] = {}
+    settings: Json = {
+        "shipped_models_dir": str(shipped_models_dir()),
+        "default_model": args.small,
+        "routing.candidates": [args.small, args.large],
+        "routing.scope.gate": args.gate != "off",
     }
-    return {
-        "classes": rows,
-        "thresholds": scores,
-        "token_margins": token_margins(daemon, args.large, some) if args.sample else {},
-    }
+    if args.gate == "vectors":
+        settings["routing.scope.embedding_model"] = ENCODER
+    with ExitStack() as stack:
+        gates = None
+        if args.held_out is not None and args.gate != "off":
+            gates = held_out_gates(args.held_out, args.data, args.small, stack)
+        for number in range(N_FOLDS) if gates is not None else [0]:
+            if args.part not in (None, number):
+                continue
+            part, group = settings, every
+            if gates is not None:
+                part = settings | {"state_dir": str(gates(number))}
+                group = [case for case in every if fold_of(case.item.text) == number]
+            with serving(args.models_dir, **part) as daemon:
+                daemon.wait_until_ready()
+                models = ["auto", args.large, *([ENCODER] if args.gate == "vectors" else [])]
+                warm_up(daemon, group[0], models)
+                for kind in CLASSES:
+                    if mine := [case for case in group if case.kind == kind]:
+                        ask_class(daemon, mine, counted[kind], args)
+                    sample = [c for c in some if c.kind == kind and c in group]
+                    if sample:
+                        bodies = [body(args.large, c, max_tokens=args.max_tokens) for c in sample]
+                        _, large_s, _ = asked(daemon, bodies, args.clients)
+                        counted[kind].large_s += large_s * len(sample)
+                        counted[kind].n_large += len(sample)
+                if args.margins and number == 0:
+                    margins = token_margins(daemon, args.large, some)
+            print(f"part {number} is done", flush=True)
+    if args.counts is not None:
+        args.counts.write_text(json.dumps({kind: vars(one) for kind, one in counted.items()}))
+    rows = [one.row(kind) for kind, one in counted.items() if one.n]
+    return {"classes": rows, "token_margins": margins}
+
+
+def warm_up(daemon: Served, case: Case, models: Sequence[str]) -> None:
+    """Load the models."""
+    for model in models:
+        if model == ENCODER:
+            given = {"model": model, "input": case.item.text}
+            httpx.post(f"{daemon.url}/v1/embeddings", json=given, timeout=60).raise_for_status()
+        else:
+            asked(daemon, [body(model, case, max_tokens=1)], 1)
 
 
 def show(found: Json) -> None:
@@ -319,16 +278,8 @@ def show(found: Json) -> None:
     print(
         f"| all | {n} | {100 * kept:.1f}% | | | {small:.3f} | {large:.3f} | {small / large:.2f} |"
     )
-    print(
-        "\n| score | lost at most | threshold | lost, other half | out of scope handed on | AUROC |"
-    )
-    print("|---|---|---|---|---|---|")
-    for name, lines in found["thresholds"].items():
-        for line in lines:
-            print(
-                f"| {name} | {100 * line['allowed']:.1f}% | {line['threshold']:.3f} | "
-                f"{100 * line['lost']:.1f}% | {100 * line['outside_handed_on']:.0f}% | {line['auroc']:.3f} |"
-            )
+    if not found["token_margins"]:
+        return
     print(f"\nmean lead of the first {TRIAL_TOKENS} tokens of the chat model, nats:")
     for kind, leads in found["token_margins"].items():
         if len(leads) > 1:
@@ -350,25 +301,33 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--every", type=int, default=1, help="only every so-manieth text")
     parser.add_argument("--sample", type=int, default=60, help="texts of a class for the large one")
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help="of an answer")
+    parser.add_argument("--margins", action="store_true", help="margins of the chat model, too")
+    parser.add_argument(
+        "--gate",
+        choices=["off", "words", "vectors"],
+        default="words",
+        help="scope gate of the assistant",
+    )
+    parser.add_argument(
+        "--held-out", type=Path, metavar="DIR",
+        help="ask each fifth of the texts of a gate that was made without it, from what `forge scope --work "
+        "DIR` has computed",
+    )  # fmt: skip
+    parser.add_argument("--part", type=int, help="with --held-out: only this fifth, 0 to 4")
+    parser.add_argument("--counts", type=Path, metavar="FILE", help="add up runs of parts there")
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--decisions", action="store_true", help="only what a decision costs")
     parser.add_argument("--json", type=Path, help="write all figures there")
     args = parser.parse_args()
-    if min(args.every, args.sample, args.clients) < 1:
-        raise SystemExit("--every, --sample and --clients are 1 or more")
+    if min(args.every, args.clients, args.max_tokens) < 1 or args.sample < 0:
+        raise SystemExit("--every, --clients and --max-tokens are 1 or more, --sample is 0 or more")
     load = os.getloadavg()[0]
     print(f"{describe()}; load {load:.1f} before; {time.strftime('%Y-%m-%d')}")
     if args.decisions:
         print(json.dumps(decision_ms(args.data)))
         return
-    settings = {
-        "shipped_models_dir": str(shipped_models_dir()),
-        "default_model": args.small,
-        "routing.candidates": [args.small, args.large],
-    }
-    with serving(args.models_dir, **settings) as daemon:
-        daemon.wait_until_ready()
-        found = measured(daemon, args)
+    found = measured(args)
     show(found)
     if args.json is not None:
         args.json.write_text(json.dumps(found))

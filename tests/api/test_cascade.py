@@ -21,6 +21,7 @@ def daemon(
         "routing.candidates": [TALES_CHAT, SMOLLM],
         "routing.cascade_tokens": 4,
         "routing.cascade_min_margin": 50,
+        "routing.cascade_samples": 3,
     }
     state = tmp_path_factory.mktemp("cascade")
     shipped = str(smollm_dir)
@@ -43,10 +44,12 @@ def test_the_first_tokens_are_judged_by_their_margins(daemon):
     routing = told["edgeagent"]["routing"]
     assert (told["model"], routing["reason"]) == (SMOLLM, "escalated")
     (judged,) = [step for step in routing["trace"] if step["outcome"] == "is not sure"]
-    words = judged["detail"].split()
+    margins, drawn = judged["detail"].split(", ")
+    words = margins.split()
     assert judged["subject"] == f"model {TALES_CHAT}" and words[-1] == "tokens"
     assert 1 <= int(words[-2]) <= 4, "an answer of fewer tokens is judged by all of them"
     assert 0 < float(words[2]) < 50
+    assert 0 <= float(drawn.removeprefix("agreement ")) <= 1
     assert told["choices"][0]["logprobs"] is None, "the client asked for none"
 
 

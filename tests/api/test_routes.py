@@ -10,7 +10,10 @@ import httpx
 import openai
 import pytest
 
+from edgeagent.catalog.install_record import read_record
+from edgeagent.routing.training.scope_training import write_scope
 from tests.conftest import SMOLLM, DaemonProcess, serving
+from tests.routing.scopes import closed_scope
 
 SMALL = "edge-assistant-s"
 LONG = "Write about the sea and about ships. " * 2
@@ -35,6 +38,9 @@ def daemon(
     }
     state = tmp_path_factory.mktemp("routes")
     shipped = str(shipped_assistant)
+    record = read_record(shipped_assistant / SMALL)
+    assert record is not None and record.sha256 is not None
+    write_scope(closed_scope(record.sha256, "service"), state / "scope" / f"{SMALL}.scope")
     with serving(
         smollm_dir, state, shipped_models_dir=shipped, n_ctx=1024, n_seq=2, **routing
     ) as daemon:
@@ -94,6 +100,25 @@ def test_an_assistant_model_of_a_route_hands_over_what_it_is_not_sure_of(daemon)
         assert ask("set a timer", "gpt-4o") == (SMALL, "default")
         assert ask("why do cats purr") == (SMOLLM, "escalated")
         assert ask("xyzzy")[1].endswith("rule=lost")
+
+
+def test_what_the_scope_gate_finds_out_of_scope_is_handed_on_and_a_damaged_gate_is_left_out(
+    daemon, tmp_path_factory
+):
+    def ask() -> tuple[str, str, Any]:
+        given = {"messages": [{"role": "user", "content": "where is my card"}], "max_tokens": 1}
+        domain = {"metadata": {"domain": "service"}, "route_trace": True}
+        told = post(daemon, "/v1/chat/completions", model="auto", **given, **domain).json()
+        routing = told["edgeagent"]["routing"]
+        found = [step for step in routing["trace"] if step["subject"].startswith("scope gate")]
+        return told["model"], routing["reason"], found
+
+    model, reason, (step,) = ask()
+    assert (model, reason) == (SMOLLM, "out_of_scope")
+    assert step["outcome"] == "out of scope" and "log-odds" in step["detail"]
+    path = daemon.state_dir / "scope" / f"{SMALL}.scope"
+    path.write_bytes(b"nonsense")
+    assert ask() == (SMALL, "default", [])
 
 
 def test_routes_are_listed_as_far_as_the_key_may_use_them(daemon):

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.catalog.assistant_intents import ALL
+from edgeagent.catalog.install_record import read_record
+from edgeagent.routing.training.scope_training import write_scope
 from edgeagent.settings import Settings
 from edgeagent.settings.store import StoreSettings
 from edgeagent.store.database import open_store
@@ -15,6 +18,7 @@ from edgeagent.store.requests import RequestRow, insert
 from edgeagent.store.sql import now_ms
 from tests.cli.conftest import one_line
 from tests.conftest import KEY_FILE, SHIPPED
+from tests.routing.scopes import closed_scope
 
 SMALL = "edge-assistant-s"
 RULES = """
@@ -48,6 +52,47 @@ def route(edgeagent, shipped_assistant: Path, tmp_path: Path):
         return edgeagent("route", *words, "--config", config, "--state-dir", state, env=env)
 
     return run
+
+
+def test_a_scope_gate_is_fitted_to_other_texts_and_taken_back(
+    route, shipped_assistant: Path, tmp_path: Path
+):
+    record = read_record(shipped_assistant / SMALL)
+    assert record is not None and record.sha256 is not None
+    path = tmp_path / "state" / "scope" / f"{SMALL}.scope"
+    write_scope(closed_scope(record.sha256, ALL), path)
+    forms = ("{}", "please {}", "{} now", "can you {}", "{} please", "hey {}")
+    inside = {
+        "timer": ["set a timer", "start a timer", "set a timer for ten minutes"],
+        "weather": ["is it raining", "tell me the weather", "what is the weather like"],
+        "card_arrival": ["where is my card", "when does my card arrive", "track my new card"],
+        "lost_or_stolen_card": ["i lost my card", "my card was stolen", "my card is gone"],
+        "GetWeather": [f"show the weather in {city}" for city in ("rome", "paris", "oslo", "lima")],
+        "PlayMusic": [f"play {artist}" for artist in ("bach", "adele", "nina simone")],
+    }
+    others = ["name the tallest king", "why do cats purr", "solve this riddle", "bake me a pie"]
+    rows = [
+        (form.format(one), name)
+        for name, texts in inside.items()
+        for one in texts
+        for form in forms
+    ]
+    rows += [(form.format(one), "oos") for one in others for form in forms]
+    data = tmp_path / "own.csv"
+    data.write_text("text,intent\n" + "".join(f"{text},{intent}\n" for text, intent in rows))
+    done = route("calibrate", "--scope", SMALL, "--data", data, "--json")
+    told = json.loads(done.stdout)
+    assert (told["revision"], told["n_outside"], told["found_before"]) == (2, 24, 1.0)
+    assert told["n_inside"] >= 100 and told["lost_before"] == 1.0 and told["lost"] < 0.1
+    assert route("calibrate", "--scope", SMALL, "--rollback").stdout.endswith("revision 1\n")
+    assert "is removed" in route("calibrate", "--scope", SMALL, "--rollback").stdout
+    assert not path.exists()
+    assert "no scope gate was calibrated" in one_line(
+        route("calibrate", "--scope", SMALL, "--rollback")
+    )
+    assert "has no scope gate" in one_line(route("calibrate", "--scope", SMALL, "--data", data))
+    wrong = route("calibrate", "--scope", SMALL, "--data", data, "--share", "0.2")
+    assert wrong.returncode == 2 and "either --data or --rollback" in wrong.stderr
 
 
 def test_check_names_the_models_that_are_missing(route):

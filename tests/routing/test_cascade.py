@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.routing.cascade import Trial, needs_trial, should_escalate, trial_of
+from edgeagent.routing.cascade import Trial, agreement, needs_trial, should_escalate, trial_of
 from edgeagent.routing.decision import Decision
 from edgeagent.settings.routing import RoutingSettings
 from edgeagent.types.answer import TokenLogprob, TopLogprob
@@ -52,3 +52,28 @@ def test_below_the_threshold_or_without_tokens_the_next_model_answers():
     assert should_escalate(Trial(8, 0.999), ON)
     assert not should_escalate(Trial(8, 1.0), ON)
     assert should_escalate(None, ON)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([], None),
+        (["one"], None),
+        (["The sea", "the SEA!"], 1.0),
+        (["the sea", "the land"], 1 / 3),
+        (["a b", "a b", "c d"], 1 / 3),
+        (["", ""], 1.0),
+        (["", "a"], 0.0),
+    ],
+)
+def test_drawn_answers_agree_as_far_as_they_have_the_same_words(texts, expected):
+    assert agreement(texts) == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_model_that_says_something_else_each_time_hands_over_though_its_margins_are_wide():
+    settings = RoutingSettings(cascade_tokens=8, cascade_samples=3, cascade_min_agreement=0.5)
+    found = trial_of([token(-0.1, -5.0)], ["red sea", "blue lake", "old river"])
+    assert found is not None and str(found).endswith("agreement 0.00")
+    assert should_escalate(found, settings)
+    assert not should_escalate(Trial(8, 4.9, 0.5), settings)
+    assert not should_escalate(Trial(8, 4.9), settings)

@@ -23,12 +23,21 @@ from edgeagent.forge.domain.card import card
 from edgeagent.forge.domain.checks import Finding, confused_pairs, nearest_pairs
 from edgeagent.forge.domain.encoder_trunk import EncoderTrunk
 from edgeagent.forge.domain.example import Domain
-from edgeagent.forge.domain.head_training import Base, LabelledTexts, Tell, states_of, train_head
+from edgeagent.forge.domain.head_training import (
+    Base,
+    Head,
+    LabelledTexts,
+    Tell,
+    states_of,
+    train_head,
+)
 from edgeagent.forge.domain.intent_file import intent_file
+from edgeagent.forge.domain.scope import domain_scope
 from edgeagent.forge.domain.served_evaluation import ServedFigures, served_figures
 from edgeagent.forge.domain.softmax_head import Ids
 from edgeagent.forge.domain.trunk import Floats, Trunk
 from edgeagent.forge.domain.workspace import Method, Workspace, write_text
+from edgeagent.routing.training.scope_training import write_scope
 
 # Examples that are asked of the made file, to see that it computes what was trained.
 N_SERVED = 200
@@ -120,6 +129,7 @@ async def _build(
         write_model(trunk, domain, workspace, head.rows)
         wanted = (states[inside] @ head.rows[:n_intents].T).argmax(1)
     served = await check_served(domain, workspace, [domain.intents[n] for n in wanted], tell)
+    write_gate(workspace, texts, head if method == "head" else None, options.seed)
     figures = DomainFigures(
         method, trunk.name, {one.name: h.calibration.accuracy for one, _, h in tried}, n_intents,
         len(domain.examples), calibration.accuracy, round_down(calibration.threshold), calibration.lost,
@@ -134,6 +144,17 @@ async def _build(
 def _inside(domain: Domain) -> list[int]:
     inner = set(map(id, domain.inside))
     return [n for n, example in enumerate(domain.examples) if id(example) in inner]
+
+
+def write_gate(workspace: Workspace, texts: LabelledTexts, head: Head | None, seed: int) -> None:
+    """Write the scope gate, where there are enough texts for one. Training with torch changes the answers
+    that it is fitted to: such a model, without a `head`, has none."""
+    workspace.scope.unlink(missing_ok=True)
+    if head is None:
+        return
+    made = domain_scope(workspace.name, sha256_of(workspace.gguf), texts, head, seed)
+    if made is not None:
+        write_scope(made, workspace.scope)
 
 
 def confusions(classes: Sequence[str], logits: Floats, labels: Ids) -> list[Finding]:
@@ -199,7 +220,8 @@ def write_about(
     """Write figures, card and catalog entry; returns the entry, by which the model is installed."""
     write_text(workspace.model / "figures.json", json.dumps(asdict(figures), indent=1) + "\n")
     write_text(workspace.card, card(workspace.name, domain, figures))
-    files = (workspace.intents, workspace.card)
+    own = (workspace.intents, workspace.card, workspace.scope)
+    files = [path for path in own if path.is_file()]
     value = {workspace.name: figures.threshold, ALL: figures.threshold}
     variant = Variant(
         quant=trunk.quant, file=workspace.gguf.name, size_bytes=workspace.gguf.stat().st_size,

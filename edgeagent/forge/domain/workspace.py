@@ -4,7 +4,8 @@
   examples.jsonl       the examples that were read, with answers and tools
   plan.json            how it is trained; another plan begins anew
   work/                what was computed so far
-  model/               NAME.gguf, NAME.json (intents), README.md (card), catalog.toml, figures.json
+  model/               NAME.gguf, NAME.json (intents), NAME.scope (gate), README.md (card), catalog.toml,
+                       figures.json
 """
 
 from __future__ import annotations
@@ -82,6 +83,11 @@ class Workspace:
     @property
     def intents(self) -> Path:
         return self.model / f"{self.name}.json"
+
+    @property
+    def scope(self) -> Path:
+        """The scope gate, which not every model has."""
+        return self.model / f"{self.name}.scope"
 
     @property
     def card(self) -> Path:

@@ -1,0 +1,144 @@
+"""How near a text is to the examples of an intent: by words, and by vectors where they are known.
+
+Plain Python: the daemon computes this for texts that an assistant model has answered, among about a hundred
+examples of the intent that it has chosen.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import mul
+from zlib import crc32
+
+import msgspec
+
+N_NEAREST = 3
+MAX_WORDS = 64  # of a text that are read; intents are asked for in fewer
+MAX_CHARS = 1024
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_STEP = 1 / 127  # of a number of a stored vector
+
+
+def words_of(text: str) -> list[str]:
+    return _WORD.findall(text[:MAX_CHARS].casefold())[:MAX_WORDS]
+
+
+def grams_of(words: Sequence[str]) -> set[int]:
+    """Hashes of the different words and pairs of words."""
+    pairs = (f"{a} {b}" for a, b in pairwise(words))
+    return {crc32(one.encode("utf-8", "surrogatepass")) for one in (*words, *pairs)}
+
+
+class Examples(msgspec.Struct, frozen=True, array_like=True):
+    """The examples of an intent. `grams`: what they consist of, uint16 numbers in the vocabulary, in order;
+    `starts` uint16 where the `texts` (uint8) of each gram begin, and their end. `lengths` float32 of the
+    vectors of the texts, `length` that of the sum of these vectors. `centre` and `prototypes`: int8 vectors
+    of a sentence-embedding model, or empty."""
+
+    grams: bytes
+    starts: bytes
+    texts: bytes
+    lengths: bytes
+    length: float
+    centre: bytes = b""
+    prototypes: list[bytes] = []
+
+
+class Vocabulary(msgspec.Struct, frozen=True, array_like=True):
+    """What the examples consist of: uint32 hashes in order, float32 rarity of each; `unknown` is the rarity
+    of what no example has."""
+
+    hashes: bytes
+    rarity: bytes
+    unknown: float
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """To the examples of an intent: the mean of the `N_NEAREST` nearest, and the middle of all; `unknown` is
+    the part of the text that no example of any intent has."""
+
+    near: float
+    centre: float
+    unknown: float
+    n_words: int
+
+
+class WordNearness:
+    """Ready to compare. Any thread may use it."""
+
+    def __init__(self, vocabulary: Vocabulary, intents: Mapping[str, Examples]) -> None:
+        self._hashes, self._rarity = array("I", vocabulary.hashes), array("f", vocabulary.rarity)
+        self._unknown = vocabulary.unknown
+        self._intents = intents
+
+    def of(self, text: str, intent: str) -> Nearness | None:
+        """None for an intent without examples."""
+        examples = self._intents.get(intent)
+        if examples is None:
+            return None
+        words = words_of(text)
+        known: dict[int, float] = {}
+        total = missing = 0.0
+        for gram in sorted(grams_of(words)):
+            at = bisect_left(self._hashes, gram)
+            if at < len(self._hashes) and self._hashes[at] == gram:
+                rarity = self._rarity[at]
+                known[at] = rarity * rarity
+            else:
+                rarity = self._unknown
+                missing += rarity * rarity
+            total += rarity * rarity
+        if not total:
+            return Nearness(0.0, 0.0, 1.0, len(words))
+        length = math.sqrt(total)
+        found = _likeness(known, examples)
+        near = sorted(found, reverse=True)[:N_NEAREST]
+        return Nearness(
+            sum(near) / (N_NEAREST * length),
+            math.fsum(found) / (max(examples.length, 1e-9) * length),
+            missing / total,
+            len(words),
+        )
+
+
+def _likeness(known: Mapping[int, float], examples: Examples) -> list[float]:
+    """The products of a text with each example, which has length 1."""
+    grams, starts = array("H", examples.grams), array("H", examples.starts)
+    texts = examples.texts
+    found = [0.0] * (len(examples.lengths) // 4)
+    for gram, value in known.items():
+        at = bisect_left(grams, gram)
+        if at < len(grams) and grams[at] == gram:
+            for text in texts[starts[at] : starts[at + 1]]:
+                found[text] += value
+    return [
+        value / length for value, length in zip(found, array("f", examples.lengths), strict=True)
+    ]
+
+
+def vector_nearness(vector: Sequence[float], examples: Examples) -> tuple[float, float] | None:
+    """Cosines of a unit vector with the nearest prototypes of an intent (the mean of two) and with its
+    centre; None without vectors."""
+    if not examples.prototypes or len(examples.centre) != len(vector):
+        return None
+    near = sorted((_cosine(vector, one) for one in examples.prototypes), reverse=True)[:2]
+    return sum(near) / len(near), _cosine(vector, examples.centre)
+
+
+def _cosine(vector: Sequence[float], stored: bytes) -> float:
+    total: float = sum(map(mul, vector, array("b", stored)))
+    return total * _STEP
+
+
+def centred(vector: Sequence[float], middle: Sequence[float]) -> list[float]:
+    """A vector without what all have in common, of length 1."""
+    rest = [value - mean for value, mean in zip(vector, middle, strict=True)]
+    length = math.sqrt(math.fsum(value * value for value in rest)) or 1.0
+    return [value / length for value in rest]

@@ -1,0 +1,47 @@
+"""Keeps earlier revisions of a scope gate beside the file, with their number as a suffix."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.errors import InvalidParameter
+from edgeagent.routing.scope_gate import ScopeFile, read_scope
+from edgeagent.routing.training.scope_training import write_scope
+
+
+def replace_scope(path: Path, file: ScopeFile) -> ScopeFile:
+    """Write a gate as the next revision; the one before stays beside it. Returns what was written.
+    Raises: OSError; SettingsError for a file there that cannot be read."""
+    if path.is_file():
+        earlier = read_scope(path)
+        write_scope(earlier, path.with_name(f"{path.name}.{earlier.revision}"))
+        file = msgspec.structs.replace(file, revision=earlier.revision + 1)
+    write_scope(file, path)
+    return file
+
+
+def roll_back_scope(path: Path) -> ScopeFile | None:
+    """Put the newest earlier revision in place; None where the gate of the model itself counts again.
+
+    Raises: InvalidParameter where nothing was calibrated; OSError.
+    """
+    if not path.is_file():
+        raise InvalidParameter(
+            f"{path} is missing: no scope gate was calibrated here that could be taken back."
+        )
+    names = (
+        re.fullmatch(re.escape(path.name) + r"\.(\d{1,9})", one.name)
+        for one in path.parent.iterdir()
+    )
+    revisions = [int(found[1]) for found in names if found]
+    if not revisions:
+        path.unlink()
+        return None
+    kept = path.with_name(f"{path.name}.{max(revisions)}")
+    earlier = read_scope(kept)
+    write_scope(earlier, path)
+    kept.unlink()
+    return earlier

@@ -1,0 +1,159 @@
+"""Which answers of an assistant model a scope gate judges, and what happens where it cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgeagent.catalog.assistant_intents import ALL
+from edgeagent.routing.scope_gate import DomainGates, Gate, ScopeFile
+from edgeagent.routing.training.scope_training import write_scope
+from edgeagent.serving.scope_judge import ScopeJudge
+from edgeagent.settings import Settings
+from edgeagent.types.intents import Candidate, Confidence, IntentQuestion, WholeCall
+from edgeagent.types.unary_requests import Vectors
+from tests.routing.scopes import MODEL, scope_file, strange
+
+UNSURE = Confidence("light", 0.4, 0.2, None, False)
+
+
+class Models:
+    """Two installed models; the list of intents is in `folder`."""
+
+    def __init__(self, folder: Path, sha256: str = MODEL) -> None:
+        self.folder, self.sha256 = folder, sha256
+
+    def find(self, model_id: str) -> Any:
+        return SimpleNamespace(id=model_id, sha256=self.sha256)
+
+    def beside_intents(self, model_id: str, suffix: str) -> Path:
+        return self.folder / f"{model_id}{suffix}"
+
+    def with_task(self, task: str) -> list[str]:
+        return ["vectors"] if task == "embed" else ["small"]
+
+
+class Encoder:
+    """An embedding model that answers when it may."""
+
+    def __init__(self) -> None:
+        self.may_answer, self.n_asked = asyncio.Event(), 0
+
+    @asynccontextmanager
+    async def lease(self, model_id: str) -> Any:
+        yield self
+
+    async def ask(self, spec: Any) -> Vectors:
+        self.n_asked += 1
+        await self.may_answer.wait()
+        return Vectors(
+            data=np.array([1, 0, 0, 0], "<f4").tobytes(),
+            n_dimensions=4,
+            n_prompt=3,
+            queue_ms=0.0,
+            total_ms=0.0,
+        )
+
+
+def question(text: str = "who does rome fall", **fields: Any) -> IntentQuestion:
+    given: dict[str, Any] = {
+        "candidates": [Candidate("light"), Candidate("door"), Candidate("music")], "out_of_scope": "oos",
+        "threshold": 0.3, "may_abstain": True, "otherwise": "",
+    }  # fmt: skip
+    return IntentQuestion(text=text, **(given | fields))
+
+
+def judge(tmp_path: Path, models: Models, engines: Any = None, **scope: Any) -> ScopeJudge:
+    settings = Settings(state_dir=tmp_path / "state", routing={"scope": scope})
+    return ScopeJudge(engines, models, settings)
+
+
+def with_vectors() -> ScopeFile:
+    """A gate that the vector alone decides, and whose words are always in doubt."""
+    file = scope_file()
+    words = Gate([0.0] * 6, [1.0] * 6, [0.0] * 6, 1.0, [0.001], [0.0])
+    vectors = Gate([0.0] * 8, [1.0] * 8, [0.0] * 7 + [1.0], 0.0, [0.001], [0.5])
+    examples = {
+        name: msgspec.structs.replace(one, centre=bytes(4), prototypes=[bytes(4)])
+        for name, one in file.intents.items()
+    }
+    gates = DomainGates(words, vectors, (-9.0, 9.0))
+    return msgspec.structs.replace(
+        file, intents=examples, models={MODEL: {ALL: gates}}, encoder="vectors", middle=bytes(16)
+    )
+
+
+async def test_a_text_out_of_scope_is_found_where_the_gate_belongs_to_the_model(tmp_path: Path):
+    models = Models(tmp_path)
+    write_scope(scope_file(), tmp_path / "small.scope")
+    found = await judge(tmp_path, models).score("small", question(strange(3, 1)[0]), UNSURE)
+    assert found is not None and not found.is_inside
+    mine = await judge(tmp_path, models).score(
+        "small", question("turn the lamp of the hall now"), UNSURE
+    )
+    assert mine is not None and mine.is_inside
+    other = judge(tmp_path, Models(tmp_path, sha256="b" * 64))
+    assert not await other.covers("small", question()), "another version of the model"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"may_abstain": False},
+        {"candidates": [Candidate("light", call=WholeCall("a", "{}"))]},
+        {"candidates": [Candidate("light", is_foil=True)]},
+        {"domain": "banking"},
+    ],
+)
+async def test_what_the_gate_was_not_made_for_is_not_judged(tmp_path: Path, fields):
+    write_scope(scope_file(), tmp_path / "small.scope")
+    one = judge(tmp_path, Models(tmp_path))
+    assert await one.covers("small", question())
+    assert not await one.covers("small", question(**fields))
+    assert not await judge(tmp_path, Models(tmp_path), gate=False).covers("small", question())
+
+
+async def test_a_damaged_file_is_said_once_and_a_good_one_is_used_at_once(tmp_path: Path, caplog):
+    path = tmp_path / "small.scope"
+    one = judge(tmp_path, Models(tmp_path))
+    assert not await one.covers("small", question()), "no file"
+    path.write_bytes(b"nonsense")
+    for _ in range(3):
+        assert not await one.covers("small", question())
+    assert caplog.text.count("scope_gate_unusable") == 1
+    write_scope(scope_file(), path)
+    assert await one.covers("small", question())
+
+
+async def test_a_calibrated_gate_in_the_state_directory_comes_first(tmp_path: Path):
+    write_scope(scope_file(), tmp_path / "state" / "scope" / "small.scope")
+    (tmp_path / "small.scope").write_bytes(b"nonsense")
+    assert await judge(tmp_path, Models(tmp_path)).covers("small", question())
+
+
+async def test_the_vector_decides_in_doubt_and_a_slow_one_is_not_waited_for(tmp_path: Path):
+    write_scope(with_vectors(), tmp_path / "small.scope")
+    encoder = Encoder()
+    plain = judge(tmp_path, Models(tmp_path), encoder)
+    found = await plain.score("small", question(), UNSURE)
+    assert found is not None and found.is_inside and not encoder.n_asked, "none is configured"
+    slow = judge(
+        tmp_path, Models(tmp_path), encoder, embedding_model="vectors", embedding_timeout_s=0.01
+    )
+    found = await slow.score("small", question(), UNSURE)
+    assert found is not None and found.is_inside and encoder.n_asked == 1
+    encoder.may_answer.set()
+    quick = judge(
+        tmp_path, Models(tmp_path), encoder, embedding_model="vectors", embedding_timeout_s=5
+    )
+    found = await quick.score("small", question(), UNSURE)
+    assert found is not None and not found.is_inside and "vector centre" in found.signals
+    await slow.close()
+    await slow.close()

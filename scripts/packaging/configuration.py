@@ -62,6 +62,7 @@ def nfpm_configuration(
             "libgomp1",
             "libstdc++6 (>= 12)",
             "init-system-helpers (>= 1.54)",
+            "procps",  # /bin/kill, by which `systemctl reload` tells the daemon
         ],
         "recommends": ["systemd"],
         "contents": contents,

@@ -18,7 +18,7 @@ from edgeagent.cli.shared.service_units import UNITS
 from scripts.packaging.container import FILE, print_trial, read_image
 from scripts.packaging.target import TARGETS, Target
 
-PACKAGES = "python3,libgomp1,libstdc++6,init-system-helpers"
+PACKAGES = "python3,libgomp1,libstdc++6,init-system-helpers,procps"
 # What a package manager keeps of its own work.
 NOT_OURS = (
     "var/lib/dpkg",

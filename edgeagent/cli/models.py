@@ -18,7 +18,7 @@ from edgeagent.catalog.integrity import Integrity
 from edgeagent.cli.models_adapter import adapter
 from edgeagent.cli.models_install import install
 from edgeagent.cli.models_recommend import recommend
-from edgeagent.cli.models_requantize import BEST
+from edgeagent.cli.models_requantize import NEVER
 from edgeagent.cli.shared.chat_template_report import as_json, template_table, warning_of
 from edgeagent.cli.shared.configured_library import (
     catalog_of,
@@ -125,8 +125,8 @@ def catalog(config: Path | None, **flags: Any) -> None:
 def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: Any) -> None:
     """Install a default model unless a model is installed. Accepts the options of `serve`.
 
-    A model that is installed is made the tensor type that is fastest on this device, as by `models install
-    --requantize best`.
+    The model stays as it comes: making another tensor type of it takes minutes, and is a step of its own
+    (`models install --requantize best`).
     """
     settings = configured(config, **flags).settings
     ids = [model.id for model in library_of(settings).installed()]
@@ -136,7 +136,7 @@ def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: An
         wanted += [second] if second not in (*ids, *wanted) else []
     for model in wanted:
         ctx.invoke(
-            install, config=config, model=model, quant=None, file=None, requantize=BEST, **flags
+            install, config=config, model=model, quant=None, file=None, requantize=NEVER, **flags
         )
     there = (*ids, *wanted)
     found = next((m for m in (default, model_to_install(settings)) if m in there), there[0])

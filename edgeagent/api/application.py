@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from edgeagent.api.admin import data, keys
 from edgeagent.api.anthropic import messages
+from edgeagent.api.bots import bots
 from edgeagent.api.http import errors, health, metrics
 from edgeagent.api.http.docs_page import DocsPlugin, JsonPlugin
 from edgeagent.api.http.error_docs import document_errors
@@ -78,6 +79,7 @@ ROUTES = [
     *batches.HANDLERS,
     *vector_stores.HANDLERS,
     *vector_store_files.HANDLERS,
+    *bots.HANDLERS,
     *data.HANDLERS,
 ]
 document_errors(ROUTES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,17 +12,19 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from edgeagent.cli.knowledge import daemon_options, put_files
-from edgeagent.cli.shared.bot_client import BotClient, documents_of
+from edgeagent.cli.bot_publish import publish, unpublish
+from edgeagent.cli.knowledge import daemon_options
+from edgeagent.cli.shared.bot_client import BotClient, stores_of_bot
 from edgeagent.cli.shared.bot_dialogues import differences, read_dialogues
-from edgeagent.cli.shared.bot_file import BotFile, read_bot
-from edgeagent.cli.shared.bot_turn import BotAnswer, BotDialogue
-from edgeagent.cli.shared.knowledge_client import PATH_CHARS
 from edgeagent.cli.shared.options import configured
 from edgeagent.cli.shared.printable import printable
 from edgeagent.errors import EdgeAgentError, InvalidParameter
+from edgeagent.serving.bots.bot_file import BotFile, read_bot
+from edgeagent.serving.bots.bot_turn import BotAnswer, BotDialogue
 
 MAX_LINE = 64 << 10  # bytes
+
+EXAMPLE = Path(__file__).parent / "example_bot"
 
 bot_file = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 
@@ -49,6 +53,32 @@ def bot() -> None:
     """
 
 
+bot.add_command(publish)
+bot.add_command(unpublish)
+
+
+@bot.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def new(directory: Path) -> None:
+    """Write a whole example into DIRECTORY: bot, intents, documents, test dialogues.
+
+    It is the bot of a ferry line, to be changed into your own. The files say what they are for.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InvalidParameter(
+            f"{directory} is there already: name a directory that is empty or new.", param="bot"
+        )
+    shutil.copytree(EXAMPLE, directory, dirs_exist_ok=True)
+    name = shlex.quote(str(directory))
+    click.echo(
+        f"{name} is written. With a daemon (`edgeagent serve`) in another terminal:\n"
+        f"    edgeagent models install all-minilm-l6-v2          # finds passages by their meaning\n"
+        f"    edgeagent forge new skerry-bot --from {name}/intents.csv\n"
+        f"    edgeagent bot test {name}/bot.toml {name}/dialogues.yaml\n"
+        f"    edgeagent bot chat {name}/bot.toml"
+    )
+
+
 @bot.command()
 @bot_file
 @daemon_options
@@ -56,7 +86,7 @@ def chat(file: Path, config: Path | None, **flags: Any) -> None:
     """Talk to the bot in FILE in the terminal. Ctrl-D leaves."""
     made = read_bot(file)
     with BotClient(configured(config, **flags).settings) as client:
-        dialogue = _prepared(made, client)
+        dialogue = BotDialogue(made, stores_of_bot(made, client))
         if made.greeting:
             click.echo(made.greeting)
         while True:
@@ -66,7 +96,7 @@ def chat(file: Path, config: Path | None, **flags: Any) -> None:
                 click.echo()
                 return
             if line:
-                _show(dialogue.say(line))
+                _show(dialogue.say(line, client.post))
 
 
 @bot.command()
@@ -81,7 +111,7 @@ def run(file: Path, config: Path | None, **flags: Any) -> None:
     """
     made = read_bot(file)
     with BotClient(configured(config, **flags).settings) as client:
-        stores = _stores(made, client)
+        stores = stores_of_bot(made, client)
         dialogues: dict[str, BotDialogue] = {}
         for line in lines_of(sys.stdin.buffer):
             click.echo(_answered(line, made, stores, client, dialogues))
@@ -108,11 +138,11 @@ def test(file: Path, tests: Path, config: Path | None, **flags: Any) -> None:
     made, dialogues = read_bot(file), read_dialogues(tests)
     n_failed = 0
     with BotClient(configured(config, **flags).settings) as client:
-        stores = _stores(made, client)
+        stores = stores_of_bot(made, client)
         for dialogue in dialogues:
-            conversation = BotDialogue(made, stores, client)
+            conversation = BotDialogue(made, stores, dialogue.clock(made.hours.timezone))
             for turn in dialogue.turns:
-                answer = conversation.say(turn.say)
+                answer = conversation.say(turn.say, client.post)
                 wrong = differences(turn, answer)
                 n_failed += bool(wrong)
                 mark = "failed" if wrong else "passed"
@@ -123,23 +153,6 @@ def test(file: Path, tests: Path, config: Path | None, **flags: Any) -> None:
     click.echo(f"{n_turns - n_failed} of {n_turns} turns passed.")
     if n_failed:
         raise SystemExit(1)
-
-
-def _prepared(made: BotFile, client: BotClient) -> BotDialogue:
-    return BotDialogue(made, _stores(made, client), client)
-
-
-def _stores(made: BotFile, client: BotClient) -> list[str]:
-    """The bot's knowledge bases, with its documents as they are now; those of others stay."""
-    documents = documents_of(made)
-    if documents:
-        name = made.knowledge.bases[0]
-        store = client.store_named(name) or client.create(name)
-        put_files(
-            client, store, documents, removes=True, bot=made.name[:PATH_CHARS],
-            tells=lambda text: click.echo(text, err=True),
-        )  # fmt: skip
-    return client.stores_of(made)
 
 
 class _Message(msgspec.Struct, forbid_unknown_fields=True):
@@ -170,11 +183,11 @@ def _answered(
                 f"A line has more than {MAX_LINE} bytes: send less.", param="text"
             )
         message = msgspec.json.decode(line, type=_Message)
-        dialogue = dialogues.pop(message.conversation, None) or BotDialogue(made, stores, client)
+        dialogue = dialogues.pop(message.conversation, None) or BotDialogue(made, stores)
         dialogues[message.conversation] = dialogue
         for oldest in list(dialogues)[:-1000]:
             del dialogues[oldest]
-        answer = dialogue.say(message.text)
+        answer = dialogue.say(message.text, client.post)
     except (msgspec.MsgspecError, UnicodeDecodeError, EdgeAgentError) as exc:
         told = (
             exc.message

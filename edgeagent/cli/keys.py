@@ -281,7 +281,8 @@ def _table(found: list[Key], now: int) -> Table:
     for key in found:
         limits = key_fields(key, now)["limits"]
         assert isinstance(limits, dict)
-        bounds = [f"{n} {name.replace('_', ' ')}" for name, n in limits.items() if n is not None]
+        bounds = [f"bot {key.limits.bot}"] if key.limits.bot is not None else []
+        bounds += [f"{n} {name.replace('_', ' ')}" for name, n in limits.items() if n is not None]
         state = key.state(now) + (" sealed" if key.is_break_glass else "")
         table.add_row(
             key.id, f"...{key.hint}", state, key.name, key.owner, ",".join(sorted(key.scopes)),

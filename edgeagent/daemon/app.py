@@ -51,6 +51,7 @@ from edgeagent.serving.authentication import Authenticator
 from edgeagent.serving.background_responses import BackgroundResponses
 from edgeagent.serving.batch_runner import BatchRunner
 from edgeagent.serving.batches import Batches, BatchFiles
+from edgeagent.serving.bots.bot_service import BotService
 from edgeagent.serving.chat import ChatService
 from edgeagent.serving.client_errors import hide_folders
 from edgeagent.serving.content_archive import Archive
@@ -250,9 +251,8 @@ class Daemon:
             "archive": archive,
             "batch_files": BatchFiles(archive, batch, self._bodies.max_body_bytes),
             "batches": Batches(archive, batch, wake=runner.wake, stop=runner.stop, note=note),
-            "audio_jobs": AudioJobs(
-                archive, self.audio_job_runner, self.settings.speech.jobs, reserve
-            ),
+            "audio_jobs": AudioJobs(archive, self.audio_job_runner, self.settings.speech.jobs, reserve),
+            "bots": BotService(self.settings.state_dir, lambda *call: self._calls.post(*call)),
             "cards": ModelCards(self.pool, self.models, self.chooser, idle_unload_s),
             "chats": self.chats,
             "conversations": conversations,

@@ -85,6 +85,8 @@ def key_fields(key: Key, now_ms: int) -> Json:
             "tokens_per_minute": key.limits.tokens_per_minute,
             "audio_seconds_per_day": key.limits.audio_seconds_per_day,
         },
+        "bot": key.limits.bot,
+        "origins": list(key.limits.origins),
         "tools": sorted(key.tools) if key.tools is not None else None,
         "is_break_glass": key.is_break_glass,
         "state": key.state(now_ms),

@@ -43,11 +43,17 @@ class KnowledgeSettings(SettingsTable):
         default=True, description="rank the best chunks by an installed cross-encoder"
     )
     least_evidence: float = Field(
-        default=0.43,
+        default=0.46,
         ge=0,
         le=1,
-        description="evidence below which an answer from documents says that it found nothing; 0: always "
-        "answer",
+        description="evidence below which an answer from documents says that it found nothing, unless a "
+        "sentence tells enough; 0: always answer",
+    )
+    least_sentence_evidence: float = Field(
+        default=0.55,
+        ge=0,
+        le=1,
+        description="evidence of a single sentence that is enough where that of its passage is thin",
     )
     on_thin_evidence: Literal["decline", "answer", "router", "human"] = Field(
         default="decline",

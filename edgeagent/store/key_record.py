@@ -114,6 +114,18 @@ def check(spec: KeySpec, now_ms: int) -> None:
             "at most: correct the list.",
             param="tools",
         )
+    limits = spec.limits
+    if limits.bot is not None and not (
+        spec.scopes == {"bot"}
+        and limits.origins
+        and limits.requests_per_minute is not None
+        and limits.concurrency is not None
+    ):
+        raise InvalidParameter(
+            "A key for the pages of a bot has the scope `bot` alone, origins, `requests_per_minute` and "
+            "`concurrency`: make it with `edgeagent bot publish`.",
+            param="limits",
+        )
     if spec.expires_ms is not None and spec.expires_ms <= now_ms:
         raise InvalidParameter(
             "The key would have expired already: give a time in the future.", param="expires"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-KeyScope = Literal["chat", "transcribe", "embeddings", "models", "data", "metrics", "admin"]
+KeyScope = Literal["chat", "bot", "transcribe", "embeddings", "models", "data", "metrics", "admin"]
 
 
 ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))
@@ -14,13 +14,16 @@ ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))
 
 class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one API key; None is unlimited. `tokens_per_minute` counts prompt and answer,
-    `audio_seconds_per_day` the recordings that are transcribed within 24 hours. Fields that a newer
-    version has stored are ignored."""
+    `audio_seconds_per_day` the recordings that are transcribed within 24 hours. A key with `bot` may talk to
+    that published bot and do nothing else, from pages of `origins` only. Fields that a newer version has
+    stored are ignored."""
 
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
     audio_seconds_per_day: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+    bot: str | None = None
+    origins: tuple[str, ...] = ()
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

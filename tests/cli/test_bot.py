@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -17,11 +17,12 @@ from edgeagent.cli.knowledge import put_files
 from edgeagent.cli.main import cli
 from edgeagent.cli.shared.bot_client import BotClient, documents_of
 from edgeagent.cli.shared.bot_dialogues import Turn, differences, read_dialogues
-from edgeagent.cli.shared.bot_file import BotFile, Domain, Handover, Hours, Knowledge, read_bot
-from edgeagent.cli.shared.bot_turn import BotAnswer, BotDialogue
 from edgeagent.cli.shared.daemon import refusal_of
 from edgeagent.cli.shared.knowledge_client import KnowledgeClient, LocalFile
 from edgeagent.errors import EdgeAgentError, InvalidParameter, PreviousNotFound
+from edgeagent.serving.bots.bot_file import BotFile, Domain, Handover, Hours, Knowledge, read_bot
+from edgeagent.serving.bots.bot_turn import BotAnswer, BotDialogue, call_of
+from edgeagent.serving.bots.slots import SlotRule, slots_of
 
 BOT = BotFile(
     name="Ferries",
@@ -43,10 +44,9 @@ class FakeDaemon:
         self.bodies: list[dict[str, Any]] = []
         self.forgets, self.stores = False, True
 
-    def intent(self, bot: BotFile, text: str) -> tuple[str, dict[str, Any], float] | None:
-        return self.call
-
-    def response(self, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if path == "/v1/chat/completions":
+            return self._chat()
         if self.forgets and "previous_response_id" in body:
             raise PreviousNotFound("It is gone: leave it out.")
         self.bodies.append(body)
@@ -60,17 +60,38 @@ class FakeDaemon:
             "edgeagent": {"knowledge": self.told},
         }
 
+    def _chat(self) -> dict[str, Any]:
+        if self.call is None:
+            return {"choices": [{"message": {"content": "It does not know."}}]}
+        name, slots, confidence = self.call
+        call = {"function": {"name": name, "arguments": json.dumps(slots)}}
+        return {
+            "choices": [{"message": {"tool_calls": [call]}}],
+            "edgeagent": {"confidence": {"probability": confidence}},
+        }
+
+
+class Talk(NamedTuple):
+    """A dialogue with a daemon."""
+
+    bot: BotDialogue
+    daemon: FakeDaemon
+
+    def say(self, text: str) -> BotAnswer:
+        return self.bot.say(text, self.daemon.post)
+
 
 def dialogue(
     call: tuple[str, dict[str, Any], float] | None = None, basis: str = "passages",
-    handover: str | None = None, now: datetime = MONDAY,
-) -> tuple[BotDialogue, FakeDaemon]:  # fmt: skip
+    handover: str | None = None, now: datetime = MONDAY, bot: BotFile = BOT,
+) -> Talk:  # fmt: skip
     daemon = FakeDaemon(call, {"basis": basis, "handover": handover})
-    return BotDialogue(BOT, ["vs_1"], daemon, lambda: now), daemon
+    return Talk(BotDialogue(bot, ["vs_1"], lambda: now), daemon)
 
 
 def test_an_answer_from_documents_cites_them_and_continues_the_dialogue() -> None:
-    made, daemon = dialogue()
+    made = dialogue()
+    daemon = made.daemon
     assert made.say("May I?") == BotAnswer(text="Yes.", basis="passages", citations=["a.md"])
     made.say("And a dog?")
     first, second = daemon.bodies
@@ -80,7 +101,8 @@ def test_an_answer_from_documents_cites_them_and_continues_the_dialogue() -> Non
 
 @pytest.mark.parametrize("stores", [True, False])
 def test_a_dialogue_goes_on_where_the_daemon_keeps_nothing_of_it(stores: bool) -> None:
-    made, daemon = dialogue()
+    made = dialogue()
+    daemon = made.daemon
     daemon.forgets, daemon.stores = stores, stores
     assert [made.say("May I?").text, made.say("And a dog?").text] == ["Yes.", "Yes."]
     assert not any("previous_response_id" in body for body in daemon.bodies)
@@ -103,7 +125,7 @@ def test_a_dialogue_goes_on_where_the_daemon_keeps_nothing_of_it(stores: bool) -
 def test_intents_come_before_documents_where_they_are_sure(
     call: tuple[str, dict[str, Any], float] | None, basis: str, text: str
 ) -> None:
-    answer = dialogue(call)[0].say("Hello")
+    answer = dialogue(call).say("Hello")
     assert (answer.basis, answer.text) == (basis, text)
 
 
@@ -118,12 +140,12 @@ def test_intents_come_before_documents_where_they_are_sure(
     ],
 )
 def test_a_hand_over_depends_on_the_opening_hours(now: datetime, text: str) -> None:
-    made, daemon = dialogue(now=now)
-    assert made.say("I want to talk to A PERSON, please!").text == text and not daemon.bodies
-    thin, _ = dialogue(basis="nothing", handover="human", now=now)
+    made = dialogue(now=now)
+    assert made.say("I want to talk to A PERSON, please!").text == text and not made.daemon.bodies
+    thin = dialogue(basis="nothing", handover="human", now=now)
     answer = thin.say("Who painted the ceiling?")
     assert (answer.text, answer.handover) == (text, "human")
-    assert dialogue()[0].say("Is there a personal locker?").basis == "passages"
+    assert dialogue().say("Is there a personal locker?").basis == "passages"
 
 
 @pytest.mark.parametrize(
@@ -144,6 +166,10 @@ def test_a_hand_over_depends_on_the_opening_hours(now: datetime, text: str) -> N
         ("name = 'x'\n[knowledge]\nbases = ['a']\ndocuments = ['none.md']", "none.md"),
         ("name = 'x'\n[thresholds]\nintent = 2.0", "intent"),
         ("name = 'x'\n[handover]\non_thin_evidence = 'guess'", "guess"),
+        ("name = 'x'\n[slots.a]\nintents = ['b']", "neither values nor shapes"),
+        ("name = 'x'\n[slots.a]\nshapes = ['abc']", "'abc'"),
+        ("name = 'x'\n[web]\norigins = ['example.org']", "example.org"),
+        ("name = 'x'\n[web]\norigins = ['https://a.example/page']", "web.origins"),
         ("name = ", "bot.toml"),
         ("a" * 300_000, "bytes"),
     ],
@@ -190,15 +216,57 @@ def test_an_answer_is_compared_with_what_is_expected(
     assert len(found) == len(wrong) and all(w in f for w, f in zip(wrong, found, strict=True))
 
 
-@pytest.mark.parametrize("arguments", ['{"n": ', "[1]", "null"])
-def test_arguments_that_are_no_object_are_an_error(
-    arguments: str, monkeypatch: pytest.MonkeyPatch
+SLOTS = {
+    "port": SlotRule(values={"Skerry": ["northhaven"], "Skerry Point": [], "Hollow Bay": []}),
+    "number": SlotRule(shapes=["SK######"], intents=["cancel"]),
+    "phone": SlotRule(shapes=["##### ### ###"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("intent", "text", "found"),
+    [
+        ("book", "To NORTHHAVEN, please", {"port": "Skerry"}),
+        ("book", "from skerry point to Hollow-Bay", {"port": "Skerry Point"}),
+        ("book", "to Skerryvore", {}),
+        ("cancel", "cancel sk123456 now", {"number": "SK123456"}),
+        ("cancel", "cancel SK1234567 or XSK123456", {}),
+        ("book", "SK123456", {}),
+        ("book", "ring 01632 960 555.", {"phone": "01632 960 555"}),
+    ],
+)
+def test_slots_of_the_file_are_found_as_whole_words(
+    intent: str, text: str, found: dict[str, str]
 ) -> None:
+    assert slots_of(SLOTS, intent, text) == found
+
+
+def test_of_several_answers_the_first_is_given_whose_slots_are_known() -> None:
+    domain = Domain("own", answers={"cancel": ["Cancelled {number}.", "Which number?"]})
+    bot = msgspec.structs.replace(BOT, domain=domain, slots=SLOTS)
+    told = [dialogue(("cancel", {}, 0.9), bot=bot).say(text) for text in ("SK000001", "it")]
+    assert [answer.text for answer in told] == ["Cancelled SK000001.", "Which number?"]
+    assert told[0].slots == {"number": "SK000001"}
+
+
+def test_times_dates_and_no_are_texts_in_dialogues(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        "- name: a\n  at: 2026-06-06T12:00\n  turns:\n"
+        "  - {say: no, contains: 17:00, slots: {at: 17:00, n: 12, day: 2026-06-01, is: true}}"
+    )
+    (made,) = read_dialogues(tmp_path / "t.yaml")
+    (turn,) = made.turns
+    assert (turn.say, turn.contains) == ("no", "17:00")
+    assert turn.slots == {"at": "17:00", "n": 12, "day": "2026-06-01", "is": True}
+    assert made.clock("Europe/London")() == datetime(2026, 6, 6, 11, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("arguments", ['{"n": ', "[1]", "null"])
+def test_arguments_that_are_no_object_are_an_error(arguments: str) -> None:
     call = {"function": {"name": "book", "arguments": arguments}}
     got = {"choices": [{"message": {"tool_calls": [call]}}]}
-    monkeypatch.setattr(BotClient, "asked", lambda self, *_path, **_given: got)
     with pytest.raises(EdgeAgentError, match="no JSON object"):
-        BotClient.__new__(BotClient).intent(BOT, "Two, please")
+        call_of(got)
 
 
 class FakeStore(KnowledgeClient):
@@ -249,7 +317,7 @@ def test_each_line_has_one_answer_however_long_or_broken(
 ) -> None:
     (tmp_path / "bot.toml").write_text("name = 'Ferries'")
     answer = {"id": "r", "store": False, "output": []}
-    monkeypatch.setattr(BotClient, "response", lambda self, body: answer)
+    monkeypatch.setattr(BotClient, "post", lambda self, path, body: answer)
     good = b'{"conversation": "a", "text": "Hello"}\n'
     sent = good + b'{"text": "\xff"}\n' + b"x" * (3 * MAX_LINE) + b"\n" + good
     done = CliRunner().invoke(cli, ["bot", "run", str(tmp_path / "bot.toml")], input=sent)

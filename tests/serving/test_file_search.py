@@ -43,3 +43,29 @@ async def test_a_question_is_handed_over_only_to_a_model_that_can_be_asked(
     )  # fmt: skip
     assert found is not None and (found.text, found.handover) == (text, handover)
     assert found.told().get("handover_fault") == fault
+"""Which messages a search is for."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeagent.serving.knowledge.file_search import question_of
+
+
+@pytest.mark.parametrize(
+    ("last", "is_joined"),
+    [
+        ("And on Sundays?", True),
+        ("How much is it?", True),
+        ("What about dogs?", True),
+        ("Sundays?", True),
+        ("What does a motorcycle cost?", False),
+        ("May I bring petrol in a can?", False),
+        ("When does the last boat to Skerry leave on Sundays and holidays?", False),
+    ],
+)
+def test_a_question_that_refers_to_the_one_before_is_searched_with_it(
+    last: str, is_joined: bool
+) -> None:
+    before = "When does the ferry leave?"
+    assert question_of([before, last]) == (f"{before}\n{last}" if is_joined else last)

@@ -29,7 +29,8 @@ class KeyRequest(BodyModel):
 
     name: str = Field(max_length=100, description="the purpose of the key")
     scopes: list[str] = Field(
-        max_length=20, description="of chat, transcribe, embeddings, models, data, metrics, admin"
+        max_length=20,
+        description="of chat, bot, transcribe, embeddings, models, data, metrics, admin",
     )
     owner: str | None = Field(
         None,
@@ -59,6 +60,8 @@ class KeyBody(BodyModel):
     hint: str
     scopes: list[str]
     limits: LimitsBody
+    bot: str | None
+    origins: list[str]
     tools: list[str] | None
     is_break_glass: bool
     state: str

@@ -207,6 +207,10 @@ def check_need(need: Need | None, caller: Caller, path: str) -> None:
     """Raises: InsufficientScope; NotFound and MethodNotAllowed where no rule matches."""
     if need is None:
         raise no_such_method() if is_known(path) else nothing_here()
+    if caller.limits.bot is not None and need != "bot":  # it lies in the source of web pages
+        raise InsufficientScope(
+            "This key is for the pages of a bot, which is all that it may talk to: use another key."
+        )
     if need not in ("open", "any key") and need not in caller.scopes:
         raise InsufficientScope(
             f"This key has the scopes {', '.join(sorted(caller.scopes))}, this request needs `{need}`: "

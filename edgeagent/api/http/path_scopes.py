@@ -24,6 +24,7 @@ RULES = (
     Rule("GET", "/", "open"),  # the first request of Ollama's clients, and /api/version
     Rule("HEAD", "/", "open"),
     Rule("GET", "/api/version", "open"),
+    Rule("GET", "/web/widget.js", "open"),  # pages load it without a key
     Rule("GET", "/ready", "any key"),
     Rule("GET", "/schema", "any key"),
     Rule("GET", "/metrics", "metrics"),
@@ -31,6 +32,7 @@ RULES = (
     Rule("POST", "/v1/completions", "chat"),
     Rule("*", "/v1/responses", "chat"),
     Rule("*", "/v1/conversations", "chat"),
+    Rule("*", "/v1/bots", "bot"),
     Rule("POST", "/v1/messages", "chat"),  # and their token counts
     Rule("POST", "/api/chat", "chat"),
     Rule("POST", "/api/generate", "chat"),

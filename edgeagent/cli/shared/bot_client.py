@@ -1,19 +1,20 @@
-"""A bot on the running daemon: its documents, its intents and its answers."""
+"""A bot on the running daemon: its documents and its answers."""
 
 from __future__ import annotations
 
-import json
 from os.path import relpath
 from typing import Any
 
-from edgeagent.cli.shared.bot_file import BotFile
+import click
+
+from edgeagent.cli.knowledge import put_files
 from edgeagent.cli.shared.knowledge_client import (
     PATH_CHARS,
     KnowledgeClient,
     LocalFile,
     local_files,
 )
-from edgeagent.errors import EdgeAgentError
+from edgeagent.serving.bots.bot_file import BotFile
 
 
 class BotClient(KnowledgeClient):
@@ -23,36 +24,22 @@ class BotClient(KnowledgeClient):
         """The ids of the bot's knowledge bases. Raises: EdgeAgentError for one that does not exist."""
         return [str(self.required(name)["id"]) for name in bot.knowledge.bases]
 
-    def intent(self, bot: BotFile, text: str) -> tuple[str, dict[str, Any], float] | None:
-        """The call that the domain model makes of a text, and how sure it is. Raises: EdgeAgentError, for
-        arguments that are no object, too."""
-        assert bot.domain is not None
-        metadata = {"calls": "true", "escalate": "false"}
-        if bot.domain.domain is not None:
-            metadata["domain"] = bot.domain.domain
-        got = self.asked(
-            "POST", "/v1/chat/completions",
-            json={
-                "model": bot.domain.model, "messages": [{"role": "user", "content": text}],
-                "metadata": metadata,
-            },
-        )  # fmt: skip
-        calls = got["choices"][0]["message"].get("tool_calls") or []
-        if not calls:
-            return None
-        call = calls[0]["function"]
-        told = (got.get("edgeagent") or {}).get("confidence") or {}
-        try:
-            slots = dict(json.loads(call["arguments"]))
-        except (ValueError, TypeError) as exc:
-            raise EdgeAgentError(
-                f"The arguments of the call {call['name']!r} are no JSON object: name a domain model that "
-                "knows intents."
-            ) from exc
-        return call["name"], slots, float(told.get("probability", 1.0))
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request of a bot."""
+        return self.asked("POST", path, json=body)
 
-    def response(self, body: dict[str, Any]) -> dict[str, Any]:
-        return self.asked("POST", "/v1/responses", json=body)
+
+def stores_of_bot(bot: BotFile, client: BotClient) -> list[str]:
+    """The bot's knowledge bases, with its documents as they are now; those of others stay."""
+    documents = documents_of(bot)
+    if documents:
+        name = bot.knowledge.bases[0]
+        store = client.store_named(name) or client.create(name)
+        put_files(
+            client, store, documents, removes=True, bot=bot.name[:PATH_CHARS],
+            tells=lambda text: click.echo(text, err=True),
+        )  # fmt: skip
+    return client.stores_of(bot)
 
 
 def documents_of(bot: BotFile) -> list[LocalFile]:

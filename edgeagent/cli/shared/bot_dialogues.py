@@ -1,6 +1,7 @@
 """Test dialogues of a bot, as YAML: what is said, and what must come back.
 
     - name: a dog on the ferry
+      at: 2026-06-01T09:30             # the bot's clock, by the time zone of its hours; default: now
       turns:
         - say: May I bring my dog?
           cites: [animals.md]          # among the files that are cited
@@ -8,19 +9,24 @@
         - say: I want to talk to a person
           handover: human              # or router, or none
 
-`intent`, `slots` and `basis` (verbatim, passages, nothing, intent, call, handover, model) are compared, too.
+`intent`, `slots` and `basis` (verbatim, quotes, passages, nothing, intent, call, handover, model) are
+compared, too. The file is YAML 1.2: 17:00, yes and 2026-06-01 are texts.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 import yaml
 
-from edgeagent.cli.shared.bot_turn import Basis, BotAnswer
 from edgeagent.errors import InvalidParameter
+from edgeagent.serving.bots.bot_turn import Basis, BotAnswer
 
 MAX_BYTES = 1 << 20
 
@@ -40,6 +46,31 @@ class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Dialogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     turns: list[Turn]
+    at: str | None = None
+
+    def clock(self, timezone: str) -> Callable[[], datetime]:
+        """The bot's clock in this dialogue."""
+        if self.at is None:
+            return lambda: datetime.now(UTC)
+        at = datetime.fromisoformat(self.at)
+        local = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(timezone))
+        return lambda: local
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML 1.2 in place of 1.1: a time is no number of base 60, and `no` is no boolean."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+0123456789.")),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first
+    )
 
 
 def read_dialogues(path: Path) -> list[Dialogue]:
@@ -49,8 +80,10 @@ def read_dialogues(path: Path) -> list[Dialogue]:
             raise InvalidParameter(
                 f"{path.name} has more than {MAX_BYTES} bytes: divide it.", param="bot"
             )
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a safe one
         found = msgspec.convert(tree, list[Dialogue])
+        for dialogue in found:
+            dialogue.clock("UTC")
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
         why = " ".join(str(exc).split())
         raise InvalidParameter(f"{path.name} has no test dialogues ({why}).", param="bot") from exc

@@ -5,6 +5,9 @@
 3. thin evidence: an answer that says so in place of an invented one, or a hand-over: to a larger model, or to
    a person; where the larger model cannot be asked, the answer says so, too
 4. else the passages are put before the question, and the model answers from them
+   a person
+4. else the passages are put before the question, and the model answers from them; or the answer is one or
+   two of their sentences (`answers: quotes`), and no model is asked
 5. each sentence of the answer cites the passage that holds its words, or is marked as unsupported
 
 Passages are put into a message as its text: names of special tokens in them stay text, as in all messages.
@@ -12,14 +15,18 @@ Passages are put into a message as its text: names of special tokens in them sta
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from edgeagent.knowledge.citations import cite, words_of
 from edgeagent.knowledge.document import n_tokens
+from edgeagent.knowledge.quotes import candidates, quoted, sentence_evidence
 from edgeagent.knowledge.words import content_words
 from edgeagent.serving.chat import ChatRequest
 from edgeagent.serving.engines import Engines
@@ -39,6 +46,11 @@ logger = logging.getLogger(__name__)
 PROMPT_TOKENS = 1200
 PROMPT_PASSAGES = 6
 SHORT_QUESTION = 3  # content words
+_REFERS = re.compile(
+    r"\A\W*(?:and|or|but|what about|how about|why|und|oder)\b"
+    r"|\b(?:it|its|they|them|their|that|those|these|there|then|one|ones|he|she|him|her)\b",
+    re.IGNORECASE,
+)
 QUERY_CHARS = 2000
 # A question that is nearly the stored one shares its words, too: "open on Sundays?" is another than "open on
 # Mondays?".
@@ -51,7 +63,7 @@ RULES = (
 )
 NOTHING_FOUND = "I did not find anything about this in the documents, so I cannot answer it."
 
-Basis = Literal["passages", "verbatim", "nothing"]
+Basis = Literal["passages", "quotes", "verbatim", "nothing"]
 Handover = Literal["router", "human"]
 
 
@@ -184,7 +196,11 @@ class Consultant:
         evidence = max((passage.evidence for passage in found), default=0.0)
         if may_fix and (near := self._near_question(query, found)) is not None:
             return _verbatim(query, near, evidence, shows_results)
-        is_thin = not found or evidence < self._settings.least_evidence
+        sentences = _Sentences(self._retrieval, owner, tool, query, found)
+        is_thin = not found or (
+            evidence < self._settings.least_evidence
+            and await sentences.evidence() < self._settings.least_sentence_evidence
+        )
         then = (tool.on_thin_evidence or self._settings.on_thin_evidence) if is_thin else "answer"
         fault = why_not(self.handover_model) if then == "router" else None
         if fault is not None:
@@ -196,10 +212,12 @@ class Consultant:
             if then == "human":
                 text = f"{text} {self._settings.human_contact}".rstrip()
         basis: Basis = "passages" if found and text is None else "nothing"
+        if may_fix and not is_thin and tool.answers == "quotes":  # 4
+            text, basis = await sentences.quote(), "quotes"
         handover: Handover | None = "human" if then == "human" else None
         if then == "router":
             handover = "router"
-        return Consultation(  # 4
+        return Consultation(
             query, found, basis, evidence, text=text, shows_results=shows_results,
             handover=handover, fault=fault,
         )  # fmt: skip
@@ -232,6 +250,37 @@ class Consultant:
         return None
 
 
+class _Sentences:
+    """The sentences of the passages of one question. Their vectors are asked for once, and only if needed."""
+
+    def __init__(
+        self, retrieval: Retrieval, owner: str, tool: FileSearch, query: str, found: Sequence[Passage]
+    ) -> None:  # fmt: skip
+        self._retrieval = retrieval
+        self._place = owner, tool.store_ids
+        self._query = query
+        self._found = found
+        self._choice = candidates([passage.body for passage in found])
+        self._near: dict[str, float] | None = None
+
+    async def evidence(self) -> float:
+        """That of the sentence that tells most."""
+        return sentence_evidence(self._query, self._choice, await self._similarity())
+
+    async def quote(self) -> str:
+        """Those that answer; the first passage where none can be told apart."""
+        headings = [passage.headings for passage in self._found]
+        near = await self._similarity()
+        text = await asyncio.to_thread(quoted, self._query, self._choice, headings, near)
+        return text or self._found[0].body
+
+    async def _similarity(self) -> dict[str, float]:
+        if self._near is None:
+            texts = list(dict.fromkeys(one.text for one in self._choice))
+            self._near = await self._retrieval.near(*self._place, self._query, texts)
+        return self._near
+
+
 def last_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     """The last two messages of the user; empty where the last one is."""
     said = [
@@ -243,8 +292,10 @@ def last_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def question_of(said: Sequence[str]) -> str:
-    """The last message, with the one before where it says little on its own."""
-    if len(content_words(said[-1])) < SHORT_QUESTION:
+    """The last message, with the one before where it says little on its own: a word or two that begin with
+    "and", or that speak of "it"."""
+    n_words = len(content_words(said[-1]))
+    if n_words < 2 or (n_words < SHORT_QUESTION and _REFERS.search(said[-1])):
         return "\n".join(filter(None, said))
     return said[-1]
 

@@ -7,11 +7,12 @@ from typing import Any, Literal
 import msgspec
 
 OnThinEvidence = Literal["decline", "answer", "router", "human"]
+Answers = Literal["model", "quotes"]
 
 
 class FileSearch(msgspec.Struct, frozen=True, kw_only=True):
     """The tool as a request offers it. `on_thin_evidence`: what happens where the documents tell nothing;
-    None: as the settings say."""
+    None: as the settings say. `answers`: written by the model, or sentences of the documents."""
 
     store_ids: list[str]
     n_results: int = 10
@@ -21,3 +22,4 @@ class FileSearch(msgspec.Struct, frozen=True, kw_only=True):
     method: str = "hybrid"
     on_thin_evidence: OnThinEvidence | None = None
     nothing_found: str | None = None
+    answers: Answers = "model"

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import mul
 from typing import Any
 
 import msgspec
@@ -89,6 +92,24 @@ class Retrieval:
             lambda db: chunks.by_question(db, numbers, key)
         )
         return await self._passages(owner, found, query, [])
+
+    async def near(
+        self, owner: str, store_ids: Sequence[str], query: str, texts: Sequence[str]
+    ) -> dict[str, float]:
+        """The cosine of each text to a question, by the model of the first store that has one; empty without
+        such a model. Raises as `search`."""
+        stores = await self._stores(owner, store_ids)
+        model = next((store["model"] for store in stores if store["model"] is not None), None)
+        if not texts or model is None or model not in await self._chooser.with_task("embed"):
+            return {}
+        spec = EmbedSpec(inputs=[query, *texts], truncate=True)
+        try:
+            async with self._engines.lease(model) as client:
+                made: Vectors = await client.ask(spec)
+        except EdgeAgentError as exc:
+            logger.warning("sentences_without_vectors model=%s code=%s", model, exc.code)
+            return {}
+        return dict(zip(texts, await asyncio.to_thread(_cosines, made), strict=True))
 
     async def privacy(self, owner: str, ids: Sequence[str]) -> list[str]:
         """The privacy classes of stores: what their metadata say, else "local", since documents leave a
@@ -204,6 +225,17 @@ class Retrieval:
             for passage, value in zip(first, scores.values, strict=True)
         ]
         return [*sorted(ranked, key=lambda p: -p.score), *rest]
+
+
+def _cosines(made: Vectors) -> list[float]:
+    """The cosine of the first vector to each other."""
+    values, width = array("f", made.data), made.n_dimensions
+    if sys.byteorder == "big":
+        values.byteswap()
+    first = values[:width]
+    return [
+        sum(map(mul, first, values[at : at + width])) for at in range(width, len(values), width)
+    ]
 
 
 async def _nothing() -> list[Any]:

@@ -44,8 +44,12 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def content(self) -> str:
         """All of it, as it is shown and read."""
-        body = f"{self.text}\n{self.answer}" if self.answer is not None else self.text
-        return f"{self.headings}\n{body}" if self.headings else body
+        return f"{self.headings}\n{self.body}" if self.headings else self.body
+
+    @property
+    def body(self) -> str:
+        """It without its headings."""
+        return f"{self.text}\n{self.answer}" if self.answer is not None else self.text
 
 
 class SearchWish(msgspec.Struct, frozen=True, kw_only=True):

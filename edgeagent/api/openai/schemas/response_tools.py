@@ -20,7 +20,7 @@ from edgeagent.api.http.tool_calls import MAX_TOOLS
 from edgeagent.api.openai.schemas.tools import ToolName
 from edgeagent.api.openai.schemas.vector_stores import RankingOptions
 from edgeagent.errors import InvalidParameter
-from edgeagent.serving.knowledge.file_search_tool import FileSearch, OnThinEvidence
+from edgeagent.serving.knowledge.file_search_tool import Answers, FileSearch, OnThinEvidence
 from edgeagent.serving.tool_offer import HOSTED, ToolOffer, refuse_hosted_choice, require_hosted
 from edgeagent.types.tools import Tool
 
@@ -139,6 +139,13 @@ class FileSearchTool(BodyModel):
     nothing_found: Annotated[
         str | None, ExtensionField("what is said where the documents tell nothing")
     ] = Field(None, min_length=1, max_length=2000)
+    answers: Annotated[
+        Answers | None,
+        ExtensionField(
+            "`model`: the model writes the answer from the passages; `quotes`: the answer is one or two "
+            "sentences of them, word for word, and no model is asked"
+        ),
+    ] = None
 
     def offer(self, offer: ToolOffer) -> None:
         if offer.file_search is not None:
@@ -156,6 +163,7 @@ class FileSearchTool(BodyModel):
             method=ranking.method if ranking else "hybrid",
             on_thin_evidence=self.on_thin_evidence,
             nothing_found=self.nothing_found,
+            answers=self.answers or "model",
         )
 
     def shown(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from datetime import datetime, time
 from os.path import normpath
@@ -12,28 +13,33 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from edgeagent.errors import InvalidParameter
+from edgeagent.serving.bots.slots import SlotRule
 
 MAX_BYTES = 256 << 10
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 CLOSED = "closed"
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
 
 class Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Knowledge bases by name. The files in `documents` (relative to the file of the bot) are put into the
-    first of them by `edgeagent bot run` and `test`."""
+    first of them by `edgeagent bot run` and `test`. `answers`: the model writes them from passages, or they
+    are sentences of the passages."""
 
     bases: list[str] = []
     documents: list[str] = []
     max_passages: int = 4
+    answers: Literal["model", "quotes"] = "model"
 
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The model that knows the bot's intents. `answers` are the texts for intents; an intent without one is
-    given to the caller as a call. `tools` are the intents that it may choose; empty: all."""
+    """The model that knows the bot's intents. `answers` are the texts for intents, of several the first whose
+    slots are all known; an intent without one is given to the caller as a call. `tools` are the intents that
+    it may choose; empty: all."""
 
     model: str
     domain: str | None = None
-    answers: dict[str, str] = {}
+    answers: dict[str, str | list[str]] = {}
     tools: list[str] = []
 
 
@@ -50,6 +56,13 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Below `intent` the domain model's choice does not count."""
 
     intent: float = 0.5
+
+
+class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The chat in web pages. `origins`: of the pages that may show it, such as https://example.org."""
+
+    origins: list[str] = []
+    title: str = ""
 
 
 class Hours(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,9 +94,11 @@ class BotFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     greeting: str = ""
     knowledge: Knowledge = Knowledge()
     domain: Domain | None = None
+    slots: dict[str, SlotRule] = {}
     handover: Handover = Handover()
     thresholds: Thresholds = Thresholds()
     hours: Hours = Hours()
+    web: Web = Web()
     folder: Path = Path()
 
 
@@ -116,6 +131,15 @@ def _check(path: Path, bot: BotFile) -> None:
         raise _wrong(path, "names no language")
     if not 1 <= bot.max_tokens <= 4096:
         raise _wrong(path, f"has max_tokens {bot.max_tokens}, 1 to 4096 are possible")
+    for name, rule in bot.slots.items():
+        if (why := rule.fault) is not None:
+            raise _wrong(path, f"has the slot {name!r}, {why}")
+    for origin in bot.web.origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise _wrong(
+                path,
+                f"has {origin!r} in web.origins: write https://, a host, and a port if it has one",
+            )
     for name in bot.knowledge.documents:
         if not Path(normpath(bot.folder / name)).is_relative_to(bot.folder):
             raise _wrong(path, f"names the document {name!r}, which is not beside it")

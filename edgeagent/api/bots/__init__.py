@@ -1,0 +1,1 @@
+"""Bots for web pages, and the script that shows them."""

@@ -1,0 +1,1 @@
+"""Service bots: one file each, answered by the command line or by the daemon itself."""

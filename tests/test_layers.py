@@ -61,6 +61,8 @@ HOMES = {
     "h11": {"api/http/connection.py", "api/http/bounded_h11.py"},
     "gguf": {
         "catalog/install/convert.py",
+        "forge/adapters/base_model.py",
+        "forge/adapters/lora.py",
         "forge/domain/encoder_trunk.py",
         "forge/domain/trunk.py",
         "forge/export.py",

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from edgeagent.cli.forge_adapt import adapt
 from edgeagent.cli.forge_encoder import encoder
 from edgeagent.cli.forge_new import new
 from edgeagent.cli.forge_review import review
@@ -82,6 +83,7 @@ def forge() -> None:
 
 
 for command in (new, review, update, rollback, encoder, scope):
+for command in (new, adapt, review, update, rollback, encoder):
     forge.add_command(command)
 
 

@@ -18,6 +18,8 @@ from edgeagent.catalog.gguf.header import Header, HeaderLimits, TensorInfo, read
 from edgeagent.errors import GGUFRefused
 
 MAX_RANK = 1024
+# alpha / rank, which multiplies every change; usual are 0.5 to 16. Far larger ones overflow to infinity.
+MAX_SCALE = 1024.0
 MAX_TENSORS = 8192
 TYPES = ("F32", "F16", "BF16", "Q8_0")
 KINDS = {
@@ -56,6 +58,12 @@ def check_adapter(header: Header, base: Header) -> AdapterFacts:
     pairs = _pairs(header)
     wanted = {tensor.name: tensor for tensor in base.tensors}
     ranks = [_check_pair(header, name, *pair, wanted.get(name)) for name, pair in pairs.items()]
+    if abs(alpha) > MAX_SCALE * min(ranks):
+        raise refused(
+            header,
+            f"has {alpha:g} in 'adapter.lora.alpha' with the rank {min(ranks)}, at most {MAX_SCALE:g} "
+            "times the rank is supported",
+        )
     return AdapterFacts(
         architecture=str(header.metadata["general.architecture"]),
         rank=max(ranks),

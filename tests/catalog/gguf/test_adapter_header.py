@@ -57,6 +57,8 @@ def test_the_facts_of_a_good_adapter() -> None:
         ({"adapter.type": "other"}, "is no LoRA adapter"),
         ({"general.architecture": "qwen2"}, "'qwen2', the base is 'llama'"),
         ({"adapter.lora.alpha": float("nan")}, "a finite number"),
+        ({"adapter.lora.alpha": 1e30}, "at most 1024 times the rank"),
+        ({"adapter.lora.alpha": -5000.0}, "at most 1024 times the rank"),
         ({"adapter.lora.alpha": float("inf")}, "a finite number"),
         ({"adapter.lora.alpha": None}, "a finite number"),
     ],

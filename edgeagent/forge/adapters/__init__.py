@@ -1,0 +1,1 @@
+"""LoRA adapters for chat models, trained on pairs of prompts and answers."""

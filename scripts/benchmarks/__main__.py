@@ -44,6 +44,7 @@ NAMES = {
     "knowledge": "questions of two FAQs in a knowledge base: what is found, how fast, cited, declined",
     "knowledge-calibration": "weights and thresholds of knowledge bases, chosen on half of the questions",
     "knowledge-search": "how long searches take in a knowledge base of 10,000 chunks",
+    "bot-answers": "answers of a bot from 40 documents and two FAQs: what is right, declined, cited",
     "recommendations": "what is recommended for each profile",
 }
 
@@ -59,6 +60,7 @@ MODULES = {
     "decode-rates": "decode_rates",
     "knowledge-calibration": "knowledge_calibration",
     "knowledge-search": "knowledge_search",
+    "bot-answers": "bot_answers",
 }
 
 

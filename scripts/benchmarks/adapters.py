@@ -154,8 +154,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             return own
         settings = {
             "preload": False, "n_threads": args.threads, "state_dir": state,
-            "reproducible": args.reproducible,
+            "reproducible": args.reproducible, "n_prefixes": args.prefixes,
         }  # fmt: skip
+        if not args.used:
+            names = [args.model]
         with serving(models, **settings) as daemon:
             alone = {(m, p): ask(daemon.url, m, p, args.tokens) for m in names for p in PROMPTS}
             work = [
@@ -186,6 +188,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         found = [distance(alone[one], answer) for one, answer in zip(work, got, strict=True)]
         base = [distance(alone[args.model, p], one) for p, one in zip(PROMPTS, after, strict=True)]
         texts = sum(alone[one].text == answer.text for one, answer in zip(work, got, strict=True))
+        if not between:
+            between = [math.nan]
         return own | {
             "requests, clients": f"{len(work)}, {args.clients}",
             "changes of the adapter from a request to the next": n_swaps,
@@ -213,6 +217,10 @@ def main() -> None:
         "--reproducible", action=argparse.BooleanOptionalAction, default=True,
         help="values in bf16, so that a text does not depend on what is computed beside it",
     )  # fmt: skip
+    parser.add_argument("--prefixes", type=int, default=24,
+                        help="0: nothing is computed from cells that another request left")  # fmt: skip
+    parser.add_argument("--used", action=argparse.BooleanOptionalAction, default=True,
+                        help="--no-used: the same load, all of it on the model alone")  # fmt: skip
     args = parser.parse_args()
     table = Table("figure", machine.describe())
     for name, value in measure(args).items():

@@ -1,0 +1,160 @@
+"""`scripts/bench bot-answers`: what is answered from documents, what is declined, and what answers cite.
+
+Three sets, each in a store of its own: the example bot's documents with the questions of
+`ferry_questions.toml`, and the FAQs of `scripts/bench knowledge`.
+
+    answerable   the documents have the answer
+    missing      same subject, and no document has it (of a FAQ: asked of a store without its entry)
+    foreign      asked of a store about something else
+    cited        sentences that cite a passage which has their content words and numbers, or are marked
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+import tomllib
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edgeagent.cli.bot import EXAMPLE
+from edgeagent.knowledge.citations import LEAST
+from edgeagent.knowledge.sentences import sentence_spans
+from edgeagent.knowledge.words import content_words
+from scripts.benchmarks import machine
+from scripts.benchmarks.knowledge import Client, entries, note, unpacked
+from scripts.benchmarks.served import serving
+
+QUESTIONS = Path(__file__).parent / "ferry_questions.toml"
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+
+
+@dataclass
+class Case:
+    """A question to a store; what a right answer cites and has, where that is known."""
+
+    kind: str
+    store: str
+    question: str
+    cites: str | None = None
+    has: str | None = None
+
+
+def cases(client: Client, args: argparse.Namespace) -> list[Case]:
+    asked = tomllib.loads(QUESTIONS.read_text(encoding="utf-8"))
+    files = [client.upload(p.name, p.read_bytes()) for p in sorted(EXAMPLE.glob("docs/**/*.md"))]
+    ferry, _ = client.store("ferry", files)
+    found = [Case("answerable", ferry, q, cites, has) for q, cites, has in asked["answerable"]]
+    found += [Case("missing", ferry, q) for q in asked["missing"]]
+    if args.faq:
+        faq = entries(unpacked(args.cache))[:: args.every]
+        for n, entry in enumerate(faq):
+            entry.file_id = client.upload(f"{entry.corpus}-{n}.txt", entry.text.encode())
+        stores = {
+            corpus: client.store(corpus, [e.file_id for e in faq if e.corpus == corpus])[0]
+            for corpus in ("python", "debian")
+        }
+        for n, entry in enumerate(faq):
+            cites = f"{entry.corpus}-{n}.txt"
+            found.append(Case("answerable", stores[entry.corpus], entry.question, cites))
+            found.append(Case("foreign", ferry, entry.question))
+    return found[: args.limit] if args.limit else found
+
+
+def answered(client: Client, case: Case, args: argparse.Namespace) -> dict[str, Any]:
+    body = {
+        "model": args.model, "input": case.question, "max_output_tokens": 80, "temperature": 0,
+        "store": False, "include": ["file_search_call.results"],
+        "tools": [
+            {
+                "type": "file_search", "vector_store_ids": [case.store], "max_num_results": 4,
+                "answers": args.answers,
+            }
+        ],
+    }  # fmt: skip
+    return dict(client.post("/v1/responses", body))
+
+
+def count(got: dict[str, Any], case: Case, n: Counter[str]) -> None:
+    told = got["edgeagent"]["knowledge"]
+    n["questions"] += 1
+    if told["basis"] == "nothing":
+        n["declined"] += 1
+        return
+    part = got["output"][-1]["content"][0]
+    n["answers"] += 1
+    notes = part["annotations"]
+    if case.cites is not None:
+        n["right document cited"] += case.cites in [one["filename"] for one in notes]
+    if case.has is not None:
+        n["right text told"] += case.has.casefold() in part["text"].casefold()
+    texts: dict[str, str] = defaultdict(str)
+    for row in got["output"][0]["results"]:
+        texts[row["file_id"]] += f"\n{row['text']}"
+    ends = {one["index"]: one["file_id"] for one in notes}
+    marked = {span["end"] for span in told["unsupported"]}
+    for span in sentence_spans(part["text"]):
+        sentence = re.sub(r"\[\d+\]", "", part["text"][span.start : span.end])
+        words = content_words(sentence)
+        if not words:
+            continue
+        n["sentences"] += 1
+        if span.end in ends:
+            passage = texts[ends[span.end]]
+            held = sum(min(len(w), 8) for w in words & content_words(passage))
+            total = sum(min(len(w), 8) for w in words)
+            is_held = held >= LEAST * total and {*_NUMBER.findall(sentence)} <= {
+                *_NUMBER.findall(passage)
+            }
+            n["cited"] += 1
+            n["cited without the words"] += not is_held
+        elif span.end in marked:
+            n["marked"] += 1
+        else:
+            n["neither cited nor marked"] += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench bot-answers", description=__doc__)
+    parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
+    parser.add_argument("--cache", type=Path, default=Path(".cache/knowledge"))
+    parser.add_argument("--answers", choices=["quotes", "model"], default="quotes")
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--faq", action="store_true", help="with the two FAQs")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth entry of them")
+    parser.add_argument("--limit", type=int, default=0, help="questions; 0: all")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shown", action="store_true", help="print what went wrong")
+    args = parser.parse_args()
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    started = time.monotonic()
+    with serving(args.models_dir, preload=False, n_threads=args.threads) as daemon:
+        client = Client(daemon.url)
+        found = cases(client, args)
+        note(f"indexed in {time.monotonic() - started:.0f} s")
+        for case in found:
+            got = answered(client, case, args)
+            count(got, case, counts[case.kind])
+            text = got["output"][-1]["content"][0]["text"]
+            is_declined = got["edgeagent"]["knowledge"]["basis"] == "nothing"
+            is_wrong = is_declined == (case.kind == "answerable") or (
+                case.has is not None and case.has.casefold() not in text.casefold()
+            )
+            if args.shown and is_wrong:
+                note(json.dumps([case.kind, case.question, case.has, text[:160]]))
+    names = list(dict.fromkeys(name for one in counts.values() for name in one))
+    table = Table("", *counts, title=f"{machine.describe()}, answers: {args.answers}")
+    for name in names:
+        table.add_row(name, *(str(one[name]) for one in counts.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgeagent.catalog.digest import sha256_of
-from edgeagent.catalog.install.adapter_installer import install_adapter
+from edgeagent.catalog.install.adapter_installer import check_place, install_adapter
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.model_ids import check_id
 from edgeagent.cli.shared.configured_library import library_of
@@ -64,8 +64,7 @@ def adapt(
     """
     library = library_of(configured(config, **flags).settings)
     base = library.resolve(model)
-    check_id(name)
-    _refuse(base)
+    check_place(check_id(name), base, library)
     try:
         import torch  # noqa: F401
     except ImportError as exc:
@@ -151,8 +150,3 @@ def _trained(
         "n_too_long": long + held_long, "is_complete": found.is_complete,
     }  # fmt: skip
     return figures, path
-
-
-def _refuse(base: InstalledModel) -> None:
-    if base.base is not None:
-        raise ForgeFailed(f"{base.id!r} is an adapter: name the model {base.base!r}.")

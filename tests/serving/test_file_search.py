@@ -47,9 +47,12 @@ async def test_a_question_is_handed_over_only_to_a_model_that_can_be_asked(
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from edgeagent.serving.knowledge.file_search import question_of
+from edgeagent.serving.knowledge.wishes import Passage
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,17 @@ def test_a_question_that_refers_to_the_one_before_is_searched_with_it(
 ) -> None:
     before = "When does the ferry leave?"
     assert question_of([before, last]) == (f"{before}\n{last}" if is_joined else last)
+
+
+def test_of_a_stored_question_only_its_answer_is_quoted() -> None:
+    place: dict[str, Any] = {
+        "chunk": 1,
+        "store_id": "vs_1",
+        "file_id": "file-1",
+        "name": "a.csv",
+        "attributes": {},
+    }
+    pair = Passage(**place, headings="FAQ", text="May I?", answer="Yes.", page=None, evidence=0.5)
+    plain = Passage(**place, headings="Dogs", text="They may.", answer=None, page=1, evidence=0.5)
+    assert (pair.told, pair.about) == ("Yes.", "FAQ\nMay I?")
+    assert (plain.told, plain.about) == ("They may.", "Dogs")

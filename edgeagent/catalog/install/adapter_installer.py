@@ -41,7 +41,7 @@ def install_adapter(
     adapter_id = adapter_id or id_of_file(path.name)
     if adapter_id is None:
         raise InstallFailed(f"{path.name!r} gives no id: name one with --as.")
-    _check_place(check_id(adapter_id), base, library)
+    check_place(check_id(adapter_id), base, library)
     try:
         size_bytes = path.stat().st_size
         if size_bytes > MAX_BYTES:
@@ -57,7 +57,8 @@ def install_adapter(
         ) from exc
 
 
-def _check_place(adapter_id: str, base: InstalledModel, library: Library) -> None:
+def check_place(adapter_id: str, base: InstalledModel, library: Library) -> None:
+    """Raises: InstallFailed where an adapter of this id cannot be one of the model."""
     if base.base is not None:
         raise InstallFailed(f"{base.id!r} is an adapter itself: name the model that it is for.")
     there = {model.id for model in library.installed()}

@@ -260,7 +260,7 @@ class _Sentences:
         self._place = owner, tool.store_ids
         self._query = query
         self._found = found
-        self._choice = candidates([passage.body for passage in found])
+        self._choice = candidates([passage.told for passage in found])
         self._near: dict[str, float] | None = None
 
     async def evidence(self) -> float:
@@ -269,10 +269,10 @@ class _Sentences:
 
     async def quote(self) -> str:
         """Those that answer; the first passage where none can be told apart."""
-        headings = [passage.headings for passage in self._found]
+        headings = [passage.about for passage in self._found]
         near = await self._similarity()
         text = await asyncio.to_thread(quoted, self._query, self._choice, headings, near)
-        return text or self._found[0].body
+        return text or self._found[0].told
 
     async def _similarity(self) -> dict[str, float]:
         if self._near is None:

@@ -51,6 +51,16 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
         """It without its headings."""
         return f"{self.text}\n{self.answer}" if self.answer is not None else self.text
 
+    @property
+    def told(self) -> str:
+        """What it tells: the answer of a stored question, else its text."""
+        return self.answer if self.answer is not None else self.text
+
+    @property
+    def about(self) -> str:
+        """What precedes that: its headings, and a stored question."""
+        return f"{self.headings}\n{self.text}" if self.answer is not None else self.headings
+
 
 class SearchWish(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller asks for. `method`: which of the lists are used."""

@@ -108,7 +108,7 @@ def test_the_daemon_answers_as_torch_computes_with_and_without_the_adapter(
 @pytest.mark.parametrize(
     ("model", "name", "said"),
     [
-        ("ender", "other", "is an adapter"),
+        ("ender", "other", "is an adapter itself"),
         ("nothing", "x", "nothing"),
         (TALES_CHAT, "../x", "../x"),
     ],

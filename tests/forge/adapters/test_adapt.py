@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gguf
 import httpx
 import pytest
 
@@ -17,6 +16,7 @@ from tests.commands import run_here
 from tests.conftest import TALES_CHAT, DaemonProcess, serving
 from tests.lazy import lazily
 
+gguf = lazily("gguf")
 torch = lazily("torch")
 base_model = lazily("edgeagent.forge.adapters.base_model")
 chat_tokens = lazily("edgeagent.forge.adapters.chat_tokens")
@@ -57,7 +57,7 @@ def trained(tales_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "".join(json.dumps({"prompt": row, "answer": ANSWER}) + "\n" for row in ROWS)
     )
     done = run_here(
-        "forge", "adapt", TALES_CHAT, "ender", "--from", folder / "pairs.jsonl", "--epochs", 12,
+        "forge", "adapt", TALES_CHAT, "ender", "--from", folder / "pairs.jsonl", "--epochs", 16,
         "--rate", "0.01", "--rank", 4, "--state-dir", state, "--models-dir", models,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -84,9 +84,9 @@ def test_the_daemon_answers_as_torch_computes_with_and_without_the_adapter(
     pair = pairs_of.Pair(QUESTION, ANSWER)
     template = None
     ((one,), _) = chat_tokens.token_pairs(
-        trained.model, template, [pair], system=None, n_ctx=256, tell=lambda: None
+        trained.model, template, [pair], system=None, n_ctx=512, tell=lambda: None
     )
-    model = base_model.BaseModel(trained.model, 256)
+    model = base_model.BaseModel(trained.model, 512)
     prompt = torch.tensor([one.tokens[: one.n_prompt]])
 
     def computed() -> list[float]:
@@ -101,7 +101,8 @@ def test_the_daemon_answers_as_torch_computes_with_and_without_the_adapter(
     adapter.restore({one.name: torch.tensor(one.data).float() for one in reader.tensors})
     changed = trained.first_token("ender")
     assert computed() == pytest.approx(sorted(changed.values(), reverse=True), abs=0.05)
-    assert max(abs(changed[t] - served[t]) for t in changed.keys() & served.keys()) > 0.5
+    least = min(served.values())
+    assert max(abs(changed[t] - served.get(t, least)) for t in changed) > 0.5
 
 
 @pytest.mark.process
@@ -131,8 +132,8 @@ class Stopped(Exception):
 def test_an_interrupted_training_ends_as_one_that_was_not(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_S", 0.0)
-    monkeypatch.setattr(training, "BATCH_TOKENS", 64)
+    monkeypatch.setattr("edgeagent.forge.adapters.training.CHECKPOINT_S", -1.0)
+    monkeypatch.setattr("edgeagent.forge.adapters.training.BATCH_TOKENS", 16)
     made = [chat_tokens.TokenPair([1, 5 + n, 9, 7, 2], 3) for n in range(12)]
 
     def run(folder: Path, stop_at: int | None = None) -> Any:

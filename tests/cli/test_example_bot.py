@@ -26,7 +26,8 @@ def test_a_new_bot_is_the_whole_example_and_replaces_nothing(tmp_path: Path) -> 
 
 def test_its_dialogues_use_what_there_is_and_no_text_of_the_training() -> None:
     bot = read_bot(EXAMPLE / "bot.toml")
-    rows = list(csv.DictReader((EXAMPLE / "intents.csv").open(encoding="utf-8")))
+    with (EXAMPLE / "intents.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     intents = {row["intent"] for row in rows} - {"oos"}
     assert len(intents) == 15 and bot.domain is not None and set(bot.domain.answers) <= intents
     assert {name for rule in bot.slots.values() for name in rule.intents} <= intents

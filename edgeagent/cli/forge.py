@@ -82,8 +82,7 @@ def forge() -> None:
     """
 
 
-for command in (new, review, update, rollback, encoder, scope):
-for command in (new, adapt, review, update, rollback, encoder):
+for command in (new, adapt, review, update, rollback, encoder, scope):
     forge.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""What a turn does with questions about which the documents tell nothing."""
+"""Which messages a search is for, and what a turn does where the documents tell nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from edgeagent.serving.knowledge.file_search import NOTHING_FOUND, Consultant
+from edgeagent.serving.knowledge.file_search import NOTHING_FOUND, Consultant, question_of
 from edgeagent.serving.knowledge.file_search_tool import FileSearch
+from edgeagent.serving.knowledge.wishes import Passage
 from edgeagent.settings.knowledge import KnowledgeSettings
 from edgeagent.types.prompt import Prompt
 
@@ -43,16 +44,6 @@ async def test_a_question_is_handed_over_only_to_a_model_that_can_be_asked(
     )  # fmt: skip
     assert found is not None and (found.text, found.handover) == (text, handover)
     assert found.told().get("handover_fault") == fault
-"""Which messages a search is for."""
-
-from __future__ import annotations
-
-from typing import Any
-
-import pytest
-
-from edgeagent.serving.knowledge.file_search import question_of
-from edgeagent.serving.knowledge.wishes import Passage
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@
 2. the same question in a CSV of questions and answers, or one that is near enough: its answer, word for word
 3. thin evidence: an answer that says so in place of an invented one, or a hand-over: to a larger model, or to
    a person; where the larger model cannot be asked, the answer says so, too
-4. else the passages are put before the question, and the model answers from them
-   a person
 4. else the passages are put before the question, and the model answers from them; or the answer is one or
    two of their sentences (`answers: quotes`), and no model is asked
 5. each sentence of the answer cites the passage that holds its words, or is marked as unsupported
@@ -17,9 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 import httpx
 import pytest
@@ -13,6 +14,8 @@ from litestar.routes import HTTPRoute
 
 from edgeagent.daemon.app import Daemon
 from edgeagent.device.configuration import configure
+from edgeagent.serving.bots.bot_file import BotFile, Handover
+from edgeagent.serving.bots.published import PublishedBot, PublishedBots
 from tests.commands import run_here
 from tests.conftest import TALES_CHAT, DaemonProcess, serving, wait_for
 
@@ -33,11 +36,12 @@ class Holder:
     """One key and what it has stored."""
 
     def __init__(self, daemon: DaemonProcess, state: Path, name: str) -> None:
-        command = ("keys", "create", "--name", name, "--json", "--scopes", "chat,data")
+        command = ("keys", "create", "--name", name, "--json", "--scopes", "chat,data,bot")
         done = run_here(*command, "--state-dir", state)
         assert done.returncode == 0, done.stderr
         self._url = daemon.url
-        self.secret = json.loads(done.stdout)["secret"]
+        made = json.loads(done.stdout)
+        self.secret, self._owner, self._state = made["secret"], made["owner"], state
 
     def call(self, method: str, path: str, body: object = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.secret}"}
@@ -59,6 +63,7 @@ class Holder:
             "completion_id": self.store(), "response_id": response,
             "conversation_id": conversation, "item_id": items[0]["id"],
             "file_id": self._file(1), "batch_id": self._batch(), **self._knowledge(),
+            "bot_id": self._bot(),
         }  # fmt: skip
 
     def _knowledge(self) -> dict[str, str]:
@@ -68,6 +73,12 @@ class Holder:
         path = f"/v1/vector_stores/{store}/file_batches"
         batch = self._made(path, {"file_ids": [document]})["id"]
         return {"store_id": store, "document_id": document, "files_batch_id": batch}
+
+    def _bot(self) -> str:
+        name = f"b-{token_hex(12)}"
+        bot = BotFile(name=name, handover=Handover(phrases=["a person"]))
+        PublishedBots(self._state).write(name, PublishedBot(owner=self._owner, stores=[], bot=bot))
+        return name
 
     def _file(self, n_lines: int) -> str:
         ask = ASK | {"model": TALES_CHAT, "max_tokens": 2000, "ignore_eos": True, "store": False}
@@ -108,6 +119,8 @@ def holders(
 CALLS: dict[tuple[str, str], object] = {
     # First: the batch computes until it is cancelled.
     ("GET", "/v1/batches/{batch_id:str}"): None,
+    ("GET", "/v1/bots/{bot_id:str}"): None,
+    ("POST", "/v1/bots/{bot_id:str}/messages"): {"text": "I want a person."},
     ("POST", "/v1/batches/{batch_id:str}/cancel"): None,
     ("GET", "/v1/chat/completions/{completion_id:str}"): None,
     ("GET", "/v1/chat/completions/{completion_id:str}/messages"): None,

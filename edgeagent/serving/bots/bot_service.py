@@ -24,7 +24,6 @@ from edgeagent.errors import (
     ConversationLocked,
     EngineFailed,
     Forbidden,
-    NotFound,
     PreviousNotFound,
     RateLimited,
     Unavailable,
@@ -91,7 +90,9 @@ class BotService:
             )
         found = await asyncio.to_thread(self._bots.read, bot_id)
         if found.owner != caller.owner:
-            raise NotFound(f"There is no published bot {bot_id!r} of this owner.")
+            from edgeagent.serving.bots.published import absent
+
+            raise absent(bot_id)
         return found
 
     async def answer(

@@ -45,10 +45,10 @@ class PublishedBots:
             if known is not None and known[0] == mark:
                 return known[1]
             if state.st_size > MAX_BYTES:
-                raise _absent(bot_id)
+                raise absent(bot_id)
             found = msgspec.json.decode(path.read_bytes(), type=PublishedBot)
         except (OSError, msgspec.MsgspecError) as exc:
-            raise _absent(bot_id) from exc
+            raise absent(bot_id) from exc
         self._known[bot_id] = mark, found
         return found
 
@@ -64,7 +64,7 @@ class PublishedBots:
         try:
             self._path(bot_id).unlink()
         except OSError as exc:
-            raise _absent(bot_id) from exc
+            raise absent(bot_id) from exc
 
     def ids(self) -> list[str]:
         try:
@@ -74,7 +74,7 @@ class PublishedBots:
 
     def _path(self, bot_id: str) -> Path:
         if not _ID.fullmatch(bot_id):
-            raise _absent(bot_id)
+            raise absent(bot_id)
         return self._folder / f"{bot_id}.json"
 
 
@@ -104,7 +104,8 @@ def missing_origins(bot: BotFile, allowed: Sequence[str]) -> list[str]:
     return [origin for origin in bot.web.origins if origin not in known]
 
 
-def _absent(bot_id: str) -> NotFound:
+def absent(bot_id: str) -> NotFound:
+    """Also for a bot of another owner: nobody learns whether there is one."""
     return NotFound(
         f"There is no published bot {bot_id[:64]!r}: `edgeagent bot publish` makes one."
     )

@@ -65,6 +65,7 @@ HOMES = {
         "forge/adapters/lora.py",
         "forge/domain/encoder_trunk.py",
         "forge/domain/trunk.py",
+        "forge/domain/trunk_file.py",
         "forge/export.py",
         "forge/pretrained_weights.py",
         "forge/sentence/gguf_file.py",

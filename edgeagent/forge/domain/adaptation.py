@@ -25,7 +25,8 @@ from edgeagent.forge.decoder import Decoder, DecoderShape
 from edgeagent.forge.domain import softmax_head
 from edgeagent.forge.domain.lessons import Lessons
 from edgeagent.forge.domain.softmax_head import Ids
-from edgeagent.forge.domain.trunk import EMBEDDING, NORM, Floats, Trunk
+from edgeagent.forge.domain.trunk import EMBEDDING, NORM, Trunk
+from edgeagent.forge.domain.trunk_file import Floats
 from edgeagent.forge.export import PARTS
 from edgeagent.forge.intent_classes import distilled
 from edgeagent.forge.trainer import Trainer, TrainingPlan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats
 
 _FILE = Path(__file__).parent / "background.txt"
 ENOUGH = 50  # texts of a domain's own, beside which these are not used

@@ -35,7 +35,8 @@ from edgeagent.forge.domain.intent_file import intent_file
 from edgeagent.forge.domain.scope import domain_scope
 from edgeagent.forge.domain.served_evaluation import ServedFigures, served_figures
 from edgeagent.forge.domain.softmax_head import Ids
-from edgeagent.forge.domain.trunk import Floats, Trunk
+from edgeagent.forge.domain.trunk import Trunk
+from edgeagent.forge.domain.trunk_file import Floats
 from edgeagent.forge.domain.workspace import Method, Workspace, write_text
 from edgeagent.routing.training.scope_training import write_scope
 

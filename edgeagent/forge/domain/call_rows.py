@@ -8,7 +8,8 @@ import numpy as np
 
 from edgeagent.forge.datasets import OUT_OF_SCOPE
 from edgeagent.forge.domain.example import Domain
-from edgeagent.forge.domain.trunk import Floats, Trunk
+from edgeagent.forge.domain.trunk import Trunk
+from edgeagent.forge.domain.trunk_file import Floats
 from edgeagent.types.intents import LAST_SLOT, NO_SLOTS, call_texts
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeagent.forge.datasets import OUT_OF_SCOPE
 from edgeagent.forge.domain.example import MAX_INTENTS, MAX_SLOTS, Domain, Example, Place
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats
 
 FEW = 5  # examples of an intent
 FEWEST = 2

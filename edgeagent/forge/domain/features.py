@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ForgeFailed
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.unary_requests import EmbedSpec, TokenizeSpec, Vectors
 

@@ -16,7 +16,8 @@ from edgeagent.forge.domain.example import Domain
 from edgeagent.forge.domain.features import encoder, prompt_states, vectors
 from edgeagent.forge.domain.softmax_head import Ids
 from edgeagent.forge.domain.thresholds import Calibration, calibrate
-from edgeagent.forge.domain.trunk import Floats, Trunk
+from edgeagent.forge.domain.trunk import Trunk
+from edgeagent.forge.domain.trunk_file import Floats
 from edgeagent.forge.domain.workspace import Workspace
 
 # A stage, how much more of it is done, and how much there is in all.

@@ -18,7 +18,7 @@ from edgeagent.forge.domain.call_rows import calls_of
 from edgeagent.forge.domain.example import Domain
 from edgeagent.forge.domain.features import encoder, tokenized, vectors
 from edgeagent.forge.domain.head_training import LabelledTexts, Tell
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats
 from edgeagent.types.intents import LAST_SLOT, NO_SLOTS, intent_text, slot_text
 
 N_VARIANTS = 4

@@ -14,7 +14,7 @@ import numpy as np
 from edgeagent.forge.domain.checks import normalized
 from edgeagent.forge.domain.example import MAX_TEXT, Example
 from edgeagent.forge.domain.served_evaluation import Choice
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats
 
 _RATED, _DISAGREES = 2.0, 0.5
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 N_STEPS = 200

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.forge.domain.softmax_head import Ids, softmax
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 # The largest share of texts that a threshold may cost.

@@ -32,7 +32,8 @@ from edgeagent.forge.domain.head_training import Head, LabelledTexts, Tell, writ
 from edgeagent.forge.domain.lessons import Lessons, prepare, varied
 from edgeagent.forge.domain.softmax_head import Ids
 from edgeagent.forge.domain.thresholds import Calibration, calibrate
-from edgeagent.forge.domain.trunk import EMBEDDING, Floats, Trunk
+from edgeagent.forge.domain.trunk import EMBEDDING, Trunk
+from edgeagent.forge.domain.trunk_file import Floats
 from edgeagent.forge.domain.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from edgeagent.errors import ForgeFailed
+from edgeagent.forge.domain.trunk_file import Floats, TrunkFile, quantized, replaced, write_gguf
 from edgeagent.types.intents import CALL_TEXT
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
 # llama.h: enum llama_token_type, enum llama_pooling_type.
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 POOLING_LAST = 3
@@ -35,18 +35,14 @@ _OWN = ("general.name", "general.description", "general.architecture")
 _MISSING = "Training needs gguf: run pip install 'edgeagent[intents]'."
 
 
-@dataclass(frozen=True)
-class Trunk:
-    """A model file in memory. `tensors`: name to the stored array and its GGML type; the rows of
-    `EMBEDDING` belong to `tokens`, which hold the control tokens first and no call. `calls` are the rows of
-    the tokens that were left out, float32 [n_embd] each."""
+@dataclass(frozen=True, kw_only=True)
+class Trunk(TrunkFile):
+    """The file of an assistant. The rows of `EMBEDDING` belong to `tokens`, which hold the control tokens
+    first and no call. `calls` are the rows of the tokens that were left out, float32 [n_embd] each."""
 
-    path: Path
-    fields: Mapping[str, tuple[Any, Any, Any]]
     tokens: tuple[str, ...]
     n_control: int
     calls: Mapping[str, Floats]
-    tensors: Mapping[str, tuple[np.ndarray[Any, Any], Any]]
 
     @classmethod
     def read(cls, path: Path) -> Trunk:
@@ -86,17 +82,12 @@ class Trunk:
             for name, field in fields.items()
             if name not in (*_OWN, _TOKENS, _KINDS)
         }
-        return cls(path, wanted, tuple(tokens[i] for i in kept), len(control), calls, tensors)
+        return cls(
+            path=path, fields=wanted, tensors=tensors, calls=calls,
+            tokens=tuple(tokens[i] for i in kept), n_control=len(control),
+        )  # fmt: skip
 
     quant, family = "Q8_0", "llama"
-
-    @property
-    def name(self) -> str:
-        return self.path.parent.name
-
-    @property
-    def n_params(self) -> int:
-        return sum(int(np.prod(self.dense_shape(name))) for name in self.tensors)
 
     @property
     def n_embd(self) -> int:
@@ -110,22 +101,6 @@ class Trunk:
     def meta(self, name: str) -> Any:
         """A value of the metadata of this architecture, such as "block_count"."""
         return self.fields[f"llama.{name}"][0]
-
-    def dense(self, name: str) -> Floats:
-        """A tensor as float32."""
-        from gguf.quants import dequantize
-
-        data, kind = self.tensors[name]
-        return np.asarray(dequantize(data, kind), np.float32)
-
-    def dense_shape(self, name: str) -> tuple[int, ...]:
-        """The dimensions of a tensor, whatever its type."""
-        from gguf.quants import quant_shape_from_byte_shape
-
-        data, kind = self.tensors[name]
-        if data.dtype != np.uint8:
-            return tuple(data.shape)
-        return tuple(quant_shape_from_byte_shape(data.shape, kind))
 
     @property
     def word_rows(self) -> Floats:
@@ -150,44 +125,25 @@ class Trunk:
         Raises: ForgeFailed if the file cannot be written.
         """
         import gguf
-        from gguf.quants import quantize
 
         assert rows.shape == (len(calls), self.n_embd)
         n = self.n_control
-        tensors = dict(self.tensors)
-        stored, kind = tensors[EMBEDDING]
-        new = quantize(np.ascontiguousarray(rows, np.float32), kind)
-        tensors[EMBEDDING] = (np.concatenate([stored[:n], new, stored[n:]]), kind)
-        for tensor, weight in (weights or {}).items():
-            kind = tensors[tensor][1]
-            tensors[tensor] = (quantize(np.ascontiguousarray(weight, np.float32), kind), kind)
-        partial = target.with_name(f".{target.name}.partial")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            writer = gguf.GGUFWriter(partial, "llama")
+        stored, kind = self.tensors[EMBEDDING]
+        new, _ = quantized(rows, kind)
+        every = {**self.tensors, EMBEDDING: (np.concatenate([stored[:n], new, stored[n:]]), kind)}
+        tokens = [*self.tokens[:n], *calls, *self.tokens[n:]]
+        kinds = [CONTROL] * n + [USER_DEFINED] * len(calls) + [NORMAL] * (len(self.tokens) - n)
+        fields = {
+            key: (len(tokens) if key.endswith(".vocab_size") else value, *types)
+            for key, (value, *types) in self.fields.items()
+        }
+
+        def add(writer: gguf.GGUFWriter) -> None:
             writer.add_name(name)
             writer.add_description(description)
-            tokens = [*self.tokens[:n], *calls, *self.tokens[n:]]
-            kinds = [CONTROL] * n + [USER_DEFINED] * len(calls) + [NORMAL] * (len(self.tokens) - n)
-            for key, (value, type_, item) in self.fields.items():
-                if key.endswith(".vocab_size"):
-                    value = len(tokens)
-                is_array = type_ == gguf.GGUFValueType.ARRAY
-                writer.add_key_value(key, value, type_, item if is_array else None)
             writer.add_token_list(tokens)
             writer.add_token_types(kinds)
             if is_encoder:
                 writer.add_pooling_type(gguf.PoolingType.LAST)
-            for tensor, (data, kind) in tensors.items():
-                writer.add_tensor(tensor, data, raw_dtype=kind)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-            writer.close()
-            partial.replace(target)
-        except OSError as exc:
-            raise ForgeFailed(
-                f"{target} cannot be written ({exc.strerror or exc}): check the disk."
-            ) from exc
-        finally:
-            partial.unlink(missing_ok=True)
+
+        write_gguf(target, "llama", fields, replaced(every, weights), add)

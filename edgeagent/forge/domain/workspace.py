@@ -25,7 +25,7 @@ from edgeagent.catalog.model_ids import is_id
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.domain.example import Domain
 from edgeagent.forge.domain.readers.jsonl_reader import read_jsonl
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats
 
 Method = Literal["head", "torch"]
 _MAX_NAME = 64

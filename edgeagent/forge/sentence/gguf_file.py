@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from edgeagent.forge.domain.encoder_trunk import EncoderTrunk
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats, Stored, quantized
 from edgeagent.forge.sentence.student import Student
 
 _TOKENS, _KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
@@ -42,7 +41,7 @@ def cut(
         fields[f"bert.{key}"] = (value, *fields[f"bert.{key}"][1:])
     fields["general.file_type"] = (int(getattr(gguf.LlamaFileType, f"MOSTLY_{types['matrix']}")),
                                    *fields["general.file_type"][1:])  # fmt: skip
-    tensors: dict[str, tuple[np.ndarray[Any, Any], Any]] = {}
+    tensors: dict[str, Stored] = {}
     for name in whole.tensors:
         if name.startswith("blk."):
             _, old, rest = name.split(".", 2)
@@ -60,13 +59,11 @@ def cut(
     return replace(whole, fields=fields, tensors=tensors)
 
 
-def _stored(weight: Floats, type_: str, name: str) -> tuple[np.ndarray[Any, Any], Any]:
+def _stored(weight: Floats, type_: str, name: str) -> Stored:
     import gguf
-    from gguf.quants import quantize
 
     is_matrix = weight.ndim == 2 and name.endswith(".weight")
-    kind = getattr(gguf.GGMLQuantizationType, type_ if is_matrix else "F32")
-    return np.asarray(quantize(np.ascontiguousarray(weight, np.float32), kind)), kind
+    return quantized(weight, getattr(gguf.GGMLQuantizationType, type_ if is_matrix else "F32"))
 
 
 def weights_of(student: Student, whole: EncoderTrunk) -> dict[str, Floats]:

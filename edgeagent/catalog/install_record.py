@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from edgeagent.catalog.model_ids import is_id
 from edgeagent.catalog.toml_text import to_toml
+from edgeagent.types.engine_flags import CacheFlags
 from edgeagent.types.template import TemplateFacts
 
 RECORD = "installed.toml"
@@ -25,7 +26,7 @@ RECORD_NAMES = (RECORD, "model.toml")
 _FILE = re.compile(r"(?:[0-9a-f]{8}/)?[^/\0.][^/\0]{0,199}")
 _MAX_RECORD_BYTES = 256 * 1024
 # Tables: usually empty, or determined when the model is loaded.
-_TABLES = ("extra", "thresholds", "template")
+_TABLES = ("extra", "thresholds", "template", "engine")
 
 
 class InstalledModel(Struct, frozen=True, kw_only=True):
@@ -38,7 +39,8 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     assistant has its intents in the file `tools`, one of those in `extra`, and names its `larger` model;
     others are in the catalog, which a running daemon does not read again. `unmanaged` marks a bare file
     that a user dropped in: nothing about it is known or verified. A LoRA adapter
-    names the model that it changes in `base`.
+    names the model that it changes in `base`. `engine`: how it is loaded, from the catalog's variant, unless
+    the settings or `edgeagent tune` say otherwise.
     """
 
     id: str
@@ -57,6 +59,7 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     thresholds: dict[str, float] = {}
     template: TemplateFacts | None = None
     base: str | None = None
+    engine: CacheFlags | None = None
     unmanaged: bool = False
     folder: Path = Path()
 
@@ -103,6 +106,8 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
         if self.template is not None:
             tree["template"] = msgspec.to_builtins(self.template)
             del tree["template"]["type"]
+        if self.engine is not None:
+            tree["engine"] = msgspec.to_builtins(self.engine)
         return f"# Written by edgeagent when this model was {by}.\n{to_toml(tree)}"
 
 

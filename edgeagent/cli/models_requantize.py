@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ from edgeagent.errors import EdgeAgentError, InstallFailed
 
 if TYPE_CHECKING:
     from edgeagent.optimize.evaluate import EvaluationOptions
-    from edgeagent.optimize.requantization import RequantizedFile
+    from edgeagent.optimize.requantization import Forecast, RequantizedFile
 
 NEVER, AUTO, BEST = "never", "auto", "best"
 
@@ -91,9 +91,17 @@ def _offered(
     # Installing should not take longer for a remark: what was measured when idle is enough for it.
     rates = rates_kept(here) if only_tells else rates_here(here)[0]
     if rates is None or not rates.tensors:
+        if wanted == BEST:
+            click.echo(
+                f"{model.id} stays {quant_of(model)}: the speed of tensor types could not be measured here. "
+                "Name a type, such as --requantize Q8_0, to try it.",
+                err=True,
+            )
         return model
     found = forecasts(model.path, rates, most_bytes=here.budget.n_bytes)
     if not found or found[0].request_gain < LEAST_GAIN:
+        if wanted == BEST:
+            click.echo(_why_none(found, model), err=True)
         return model
     best = found[0]
     told = (
@@ -138,6 +146,22 @@ def _offered(
         if asks and not click.confirm(question, err=True):
             return model
         return _installed(here, library, model, good, template)
+
+
+def _why_none(found: Sequence[Forecast], model: InstalledModel) -> str:
+    """Why no type is tried, with the figures of the fastest."""
+    from edgeagent.optimize.requantization import LEAST_GAIN
+
+    if not found:
+        return f"{model.id} stays {quant_of(model)}: no other type of it fits into the memory for models."
+    best = found[0]
+    return (
+        f"{model.id} stays {quant_of(model)}: no type is expected to be {LEAST_GAIN:g} times as fast. "
+        f"{best.file_type} ({megabytes(best.size_bytes)}) comes first: it would read prompts "
+        f"{best.prefill_gain:.2f} times and write answers {best.decode_gain:.2f} times as fast. "
+        f"`--requantize {best.file_type}` tries it; `edgeagent doctor --measure` on a quiet machine measures "
+        "the types again."
+    )
 
 
 def _made(

@@ -60,6 +60,8 @@ UNMET = 3
 @special_option
 @click.option("--limit", "limit_s", type=click.FloatRange(1), metavar="S",
               help="Begin no candidate after so many seconds; the same command goes on.")  # fmt: skip
+@click.option("--time-again", is_flag=True,
+              help="Time the candidates again that were timed beside other programs.")  # fmt: skip
 @click.option("--workers", type=click.Choice(["local", "ray"]), default="local", show_default=True,
               help="Measure candidates one after another here, or over a Ray cluster whose nodes have the "
               "same files under the same paths.")  # fmt: skip
@@ -71,7 +73,7 @@ def optimize(
     model: Path, texts: tuple[Path, ...], held_out: tuple[Path, ...], out: Path, max_size: int | None,
     min_decode: float | None, max_kld: float | None, profile: str | None, n_ctx: int,
     calibration_chunks: int, tuning_chunks: int, held_out_chunks: int, layers_together: int, special: bool,
-    limit_s: float | None, workers: str, ray_address: str | None, threads: int | None,
+    limit_s: float | None, time_again: bool, workers: str, ray_address: str | None, threads: int | None,
 ) -> None:  # fmt: skip
     """Find the smallest loss of quality for MODEL (F16, or the finest file there is) within targets.
 
@@ -97,7 +99,7 @@ def optimize(
         calibration=texts, held_out=held_out, targets=targets, rates=rates, n_ctx=n_ctx,
         n_threads=n_threads,
         calibration_chunks=calibration_chunks, tuning_chunks=tuning_chunks, held_out_chunks=held_out_chunks,
-        layers_together=layers_together, special=special, limit_s=limit_s,
+        layers_together=layers_together, special=special, limit_s=limit_s, time_again=time_again,
     )  # fmt: skip
     with timed_progress() as tell, chosen_workers(workers, ray_address) as over:
         found = asyncio.run(search(model, out, options, tell, over))
@@ -156,7 +158,7 @@ def _leave(found: SearchResult, targets: Targets, about: list[str], out: Path) -
         click.echo(f"Note: {note}")
     click.echo(verdict(found, targets))
     if found.chosen is not None:
-        path = out / f"{found.source.stem}-{found.chosen.name}.gguf"
+        path = out / f"{found.source.stem}-{found.chosen.file}.gguf"
         licence = read_header(found.source).metadata.get("general.license")
         model_id = re.sub(r"[^a-z0-9.-]+", "-", path.stem.lower()).strip("-.")[:64]
         write_catalog_entry(model_id, path, found.chosen, str(licence or "unknown"), out)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeagent.catalog.gguf.header import read_header
@@ -29,6 +29,7 @@ from edgeagent.optimize.quantize import quantize
 from edgeagent.optimize.recipe import Recipe
 from edgeagent.optimize.targets import Measured
 from edgeagent.optimize.type_speeds import TypeSpeeds
+from edgeagent.types.engine_flags import CacheFlags
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,14 @@ MAX_TRIES = 3
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A file that could be made: its recipe, its exact size, and the types of all tensors where they come
-    from a mixture of llama.cpp."""
+    from a mixture of llama.cpp. With `flags`: how the file of candidate `base` is loaded."""
 
     name: str
     recipe: Recipe
     n_bytes: int
     types: Mapping[str, str] = field(default_factory=dict)
+    base: str = ""
+    flags: CacheFlags | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,17 @@ class Bench:
 
     def key(self, candidate: Candidate) -> str:
         plain = " plain" if self.importance is None else ""
-        return f"candidate {recipe_key(candidate.recipe)}{plain}"
+        flags = f" {candidate.flags}" if candidate.flags is not None else ""
+        return f"candidate {recipe_key(candidate.recipe)}{plain}{flags}"
+
+    def with_flags(self, flags: CacheFlags | None) -> Bench:
+        """This, with the KV cache and flash attention of a candidate."""
+        if flags is None:
+            return self
+        evaluation = replace(
+            self.evaluation, kv_type=flags.kv_type, flash_attention=flags.flash_attention
+        )
+        return replace(self, evaluation=evaluation, speeds=None)
 
     async def known(self) -> Reference:
         """The predictions of the reference on the held-out texts."""
@@ -78,7 +91,7 @@ class Bench:
                 self.reference, path, candidate.recipe, importance=self.importance,
                 n_threads=self.evaluation.n_threads,
             )  # fmt: skip
-            return await self._values(path, known)
+            return await self.with_flags(candidate.flags)._values(path, known)
         finally:
             path.unlink(missing_ok=True)
 
@@ -103,6 +116,20 @@ class Bench:
         return values
 
 
+# How a file is loaded otherwise than by default. Flash attention "auto" is on for a quantized cache.
+LOADED_OTHERWISE = (
+    CacheFlags(flash_attention="off"), CacheFlags(kv_type="q8_0"), CacheFlags(kv_type="q4_0"),
+)  # fmt: skip
+
+
+def loaded_otherwise(candidate: Candidate) -> list[Candidate]:
+    """The same file with each of the other flags."""
+    return [
+        replace(candidate, name=f"{candidate.name}, {flags}", base=candidate.name, flags=flags)
+        for flags in LOADED_OTHERWISE
+    ]
+
+
 # Gives the values of candidates as they come: of a machine, or of many.
 Workers = Callable[
     [Bench, Sequence[Candidate], Reference, float | None],
@@ -117,15 +144,19 @@ async def measured_candidates(
     deadline_s: float | None,
     tell: Tell,
     workers: Workers | None = None,
+    *,
+    time_again: bool = False,
 ) -> list[Measured]:
     """Measure the candidates that the journal does not have, as far as the time goes; the order stays.
 
-    Without `workers` they are measured one after another on this machine.
+    Without `workers` they are measured one after another on this machine. `time_again`: also those again that
+    were timed beside other programs.
     """
     found: dict[str, dict[str, float]] = {}
     for one in wanted:
         values = journal.get(bench.key(one))
-        if values is not None:
+        is_disturbed = values is not None and values.get("others_cores", 0.0) > 0
+        if values is not None and not (time_again and is_disturbed):
             found[one.name] = values
             tell("candidates", 1, len(wanted))
     left = [one for one in wanted if one.name not in found]
@@ -176,7 +207,7 @@ def _with_predictions(
     return [
         Measured(
             one.name, int(v["n_bytes"]), v["kld"], v["same_top"], v["perplexity"], v["decode_tok_s"],
-            v.get("others_cores", 0.0), rate,
+            v.get("others_cores", 0.0), rate, one.base, one.flags,
         )
         for one, v, rate in zip(done, values, predicted, strict=True)
     ]  # fmt: skip

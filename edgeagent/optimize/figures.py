@@ -16,8 +16,9 @@ from edgeagent.optimize.tensor_bits import TensorBits
 class RunFigures:
     """One run in a process of its own. `ttft_ms`: from the request to the logits of the first token, with a
     short prompt. `rss_bytes` after the run, the mapped weights included. `others_cores`: cores that other
-    programs used meanwhile; None where that is not known. `request_s` and `energy_j` of a whole prompt with
-    its answer; None: nothing measures energy here."""
+    programs used meanwhile; None where that is not known. `undisturbed_tok_s`: the decode rate by the
+    fastest tenth of the tokens, which nothing delayed. `request_s` and `energy_j` of a whole prompt with its
+    answer; None: nothing measures energy here."""
 
     load_ms: float
     rss_bytes: int
@@ -27,6 +28,7 @@ class RunFigures:
     others_cores: float | None = None
     request_s: float | None = None
     energy_j: float | None = None
+    undisturbed_tok_s: float | None = None
 
 
 @dataclass(frozen=True)

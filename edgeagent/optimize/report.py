@@ -6,6 +6,8 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.toml_text import to_toml
@@ -140,10 +142,11 @@ def write_catalog_entry(
         ),
         "variants": [
             {
-                "quant": chosen.name,
+                "quant": chosen.file,
                 "file": path.name,
                 "size_bytes": path.stat().st_size,
                 "sha256": sha256_of(path),
+                "engine": None if chosen.flags is None else msgspec.to_builtins(chosen.flags),
                 "sources": [{"kind": "path", "path": str(path.absolute())}],
             }
         ],

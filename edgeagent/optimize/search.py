@@ -6,6 +6,7 @@
     4. candidates   uniform mixtures of llama.cpp, and mixed precision at the wanted sizes; exact sizes first
     5. measurement  each promising candidate is made and measured on the held-out text, then kept or removed
     6. choice       of least divergence among those that meet all targets
+    7. flags        the same file with other KV types and flash attention, on this device
 
 Every measurement is written to a journal, so that a search that is ended at any point goes on where it was,
 and ends with the same file to the byte.
@@ -18,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from edgeagent.catalog.digest import sha256_of
@@ -25,7 +27,13 @@ from edgeagent.catalog.gguf.header import Header, read_header
 from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize.allocation import Budget
-from edgeagent.optimize.candidates import Bench, Candidate, Workers, measured_candidates
+from edgeagent.optimize.candidates import (
+    Bench,
+    Candidate,
+    Workers,
+    loaded_otherwise,
+    measured_candidates,
+)
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.decode_rates import MAX_RUNS, TOLERANCE, DecodeRate, n_within
 from edgeagent.optimize.evaluate import EvaluationOptions, Tell, reference_of
@@ -49,7 +57,7 @@ from edgeagent.optimize.sensitivity import (
     measure_costs,
     quantizable,
 )
-from edgeagent.optimize.targets import Measured, Targets, choose
+from edgeagent.optimize.targets import Measured, Targets, choose, nearest, with_best_flags
 from edgeagent.optimize.texts import chunks_of, read_text
 from edgeagent.optimize.type_speeds import TypeSpeeds, predicted_speeds, timed_speeds
 from edgeagent.optimize.work_folder import work_folder
@@ -83,6 +91,7 @@ class SearchOptions:
     layers_together: int = 3
     special: bool = False
     limit_s: float | None = None
+    time_again: bool = False
 
 
 @dataclass
@@ -143,23 +152,43 @@ async def _search(
     ]  # fmt: skip
     timed = await speeds(_kinds_of(wanted, header)) if options.rates is None else None
     bench = Bench(reference, importance, work, evaluation, options.rates, timed)
-    known = await measured_candidates(bench, wanted, journal, deadline_s, tell, workers)
+    measure = partial(
+        measured_candidates, bench, journal=journal, deadline_s=deadline_s, tell=tell, workers=workers,
+        time_again=options.time_again,
+    )  # fmt: skip
+    known = await measure(wanted)
     if len(known) < len(wanted):
         notes.append(
             f"The time was up after {len(known)} of {len(wanted)} candidates; the same command goes on."
         )
     notes += _notes_on_speed(known)
     chosen = choose(options.targets, known)
+    if options.rates is None and len(known) == len(wanted):
+        tried, variants = await _with_flags(options.targets, chosen, wanted, known, measure)
+        wanted, known = [*wanted, *tried], [*known, *variants]
+        base = chosen or choose(options.targets, variants)
+        chosen = base and with_best_flags(options.targets, base, variants)
     predicted = {one.name: one.n_bytes for one in wanted}
     result = SearchResult(source, reference, known, chosen, predicted, notes)
     if chosen is not None:
         recipe = next(one.recipe for one in wanted if one.name == chosen.name)
         made = quantize(
-            reference, out / f"{source.stem}-{chosen.name}.gguf", recipe, importance=importance,
+            reference, out / f"{source.stem}-{chosen.file}.gguf", recipe, importance=importance,
             n_threads=options.n_threads,
         )  # fmt: skip
-        write_recipe(made, out / f"{source.stem}-{chosen.name}.recipe.toml")
+        write_recipe(made, out / f"{source.stem}-{chosen.file}.recipe.toml")
     return result
+
+
+async def _with_flags(
+    targets: Targets, chosen: Measured | None, wanted: Sequence[Candidate], known: Sequence[Measured],
+    measure: Callable[[Sequence[Candidate]], Awaitable[list[Measured]]],
+) -> tuple[list[Candidate], list[Measured]]:  # fmt: skip
+    """The chosen candidate with other flags; where there is none, that which misses the targets least."""
+    best = chosen or nearest(targets, known, 1)[0]
+    one = next(one for one in wanted if one.name == best.name)
+    tried = loaded_otherwise(one)
+    return tried, await measure(tried)
 
 
 def _notes_on_speed(measured: Sequence[Measured]) -> list[str]:
@@ -171,7 +200,7 @@ def _notes_on_speed(measured: Sequence[Measured]) -> list[str]:
         notes.append(
             f"The machine was not quiet: {len(busy)} of {len(measured)} candidates found no quiet moment in "
             f"{MAX_RUNS} runs (other programs used up to {most:.1f} cores). Their decode rates are those of "
-            "the best run; measure again on a quiet machine."
+            "the best run; `--time-again` times them again on a quiet machine."
         )
     n_good, n = n_within(
         [one.predicted_tok_s for one in measured],

@@ -3,6 +3,7 @@
 Targets       bounds on size, decode rate and divergence
 pareto        the candidates that no other one beats in everything
 choose        the candidate that meets all targets, the closest to the reference
+with_best_flags   how the chosen file is loaded
 blame         where none does: which target is out of reach, or which two exclude each other
 """
 
@@ -11,6 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from edgeagent.types.engine_flags import CacheFlags
+
+# Flags replace those of the default where they are faster by this share, and the divergence grows by no
+# more than this share of it and these nats.
+LEAST_GAIN = 0.05
+MORE_KLD, FREE_KLD = 0.1, 1e-4
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,8 @@ class Measured:
     """One candidate that was made and measured. `decode_tok_s` may be a prediction for another device.
 
     `others_cores`: 0 for a rate timed on a quiet machine, else what other programs used. `predicted_tok_s`:
-    the rate that was expected on this device before it was timed.
+    the rate that was expected on this device before it was timed. `flags`: where it was measured with
+    another KV cache or flash attention than `base`, the same file as it is loaded by default.
     """
 
     name: str
@@ -38,6 +47,13 @@ class Measured:
     decode_tok_s: float
     others_cores: float = 0.0
     predicted_tok_s: float | None = None
+    base: str = ""
+    flags: CacheFlags | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of the file: that of the candidate without its flags."""
+        return self.base or self.name
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,20 @@ def choose(targets: Targets, candidates: Sequence[Measured]) -> Measured | None:
     """The candidate of least divergence among those that meet all targets; None where none does."""
     able = [one for one in candidates if not misses(targets, one)]
     return min(able, key=lambda one: (one.kld, one.n_bytes, one.name), default=None)
+
+
+def with_best_flags(targets: Targets, base: Measured, variants: Sequence[Measured]) -> Measured:
+    """`base`, or the fastest of the same file with other flags: it meets the targets, loses little beside
+    `base`, and is faster by more than noise. Rates that other programs disturbed decide nothing."""
+    if base.others_cores:
+        return base
+    most_kld = base.kld * (1 + MORE_KLD) + FREE_KLD
+    able = [
+        one for one in variants
+        if not misses(targets, one) and not one.others_cores and one.kld <= most_kld
+        and one.decode_tok_s > base.decode_tok_s * (1 + LEAST_GAIN)
+    ]  # fmt: skip
+    return max(able, key=lambda one: (one.decode_tok_s, one.name), default=base)
 
 
 def nearest(targets: Targets, candidates: Sequence[Measured], n: int = 3) -> list[Measured]:

@@ -27,7 +27,7 @@ from edgeagent.pool.speech_placement import speech_placement
 from edgeagent.settings import Settings
 from edgeagent.settings.settings_sources import ResolvedSettings
 from edgeagent.types.engine_config import AdapterFile, EngineConfig, Task
-from edgeagent.types.engine_flags import EngineFlags
+from edgeagent.types.engine_flags import CacheFlags, EngineFlags
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ def own_settings(resolved: ResolvedSettings) -> frozenset[str]:
 
 
 def with_flags(
-    config: EngineConfig, flags: EngineFlags | None, own: frozenset[str]
+    config: EngineConfig, flags: EngineFlags | CacheFlags | None, own: frozenset[str]
 ) -> EngineConfig:
-    """`config` with the measured flags, except for those that somebody has set."""
+    """`config` with measured flags, except for those that somebody has set."""
     if flags is None:
         return config
     measured = msgspec.structs.asdict(flags)
@@ -132,7 +132,7 @@ class ModelPlacer:
         text = template.text if template is not None else None
         flags = await asyncio.to_thread(self._flags_of, model.path)
         config = msgspec.structs.replace(
-            with_flags(self._config(model, facts), flags, self._own_settings),
+            with_flags(self._config(model, facts), flags or model.engine, self._own_settings),
             identity=identity, chat_template=text,
         )  # fmt: skip
         n_adapter_bytes = 0

@@ -2,30 +2,28 @@
 
     scripts/bench decode-rates model-F16.gguf model-Q4_K_M.gguf ... [--threads N]
 
-The speed of each tensor type in the files is timed first, on matrices of the model's shapes; the pace comes
-from the files before. Run it on a quiet machine: runs beside other programs are repeated, and marked if that
-does not help.
+The speed of each tensor type in the files is timed on matrices of the model's shapes; the pace comes from the
+files before. All files and types are timed in turn, round by round, so that what the machine does meanwhile
+meets all of them. Each is told by the median of its runs and tokens, and by its best run and fastest tokens;
+the last column is how far the odd rounds are from the even ones, which no prediction can be better than. Run
+it on a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import statistics
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeagent.catalog.gguf.header import read_header
-from edgeagent.optimize.decode_rates import (
-    TOLERANCE,
-    DecodeRate,
-    n_within,
-    predictions,
-    timed_decode,
-)
-from edgeagent.optimize.evaluate import EvaluationOptions
+from edgeagent.optimize.decode_rates import TOLERANCE, DecodeRate, n_within, predictions
+from edgeagent.optimize.evaluate import EvaluationOptions, time_model
+from edgeagent.optimize.figures import RunFigures
 from edgeagent.optimize.sensitivity import quantizable
-from edgeagent.optimize.type_speeds import timed_speeds
+from edgeagent.optimize.type_speeds import speeds_of, unmixed, write_zeros
 from scripts.benchmarks import machine
 
 
@@ -33,6 +31,61 @@ def types_of(path: Path) -> dict[str, str]:
     header = read_header(path)
     able = set(quantizable(header))
     return {tensor.name: tensor.type.name for tensor in header.tensors if tensor.name in able}
+
+
+async def rounds(
+    paths: Sequence[Path], n: int, options: EvaluationOptions
+) -> dict[Path, list[RunFigures]]:
+    """Runs of each file, in turn."""
+    found: dict[Path, list[RunFigures]] = {path: [] for path in paths}
+    for _ in range(n):
+        for path in paths:
+            found[path].append(await time_model(path, options))
+    return found
+
+
+def median_rate(runs: Sequence[RunFigures]) -> float:
+    """The median run, each by its median token."""
+    return statistics.median(run.decode_tok_s for run in runs)
+
+
+def undisturbed_rate(runs: Sequence[RunFigures]) -> float:
+    """The best run, each by its fastest tokens."""
+    return max(run.undisturbed_tok_s or 0.0 for run in runs)
+
+
+WAYS = (("median", median_rate), ("undisturbed", undisturbed_rate))
+
+
+async def compare(models: Sequence[Path], n: int, options: EvaluationOptions) -> None:
+    header = read_header(models[0])
+    kinds = sorted({"Q8_0", *(kind for path in models for kind in types_of(path).values())})
+    with tempfile.TemporaryDirectory() as folder:
+        zeros = {kind: Path(folder) / f"{kind}.gguf" for kind in kinds}
+        for kind, path in zeros.items():
+            write_zeros(header, path, kind)
+        runs = await rounds([*zeros.values(), *models], n, options)
+    for name, rate in WAYS:
+        print(f"\n{name}:")
+        token_s = {kind: 1 / rate(runs[path]) for kind, path in zeros.items()}
+        speeds = speeds_of(header, unmixed(header, token_s))
+        told = ", ".join(f"{kind} {1e3 * s:.2f}" for kind, s in speeds.token_s.items())
+        print(f"ms of a token in one type: {told}")
+        print("| file | MB | predicted | timed | odd and even rounds |\n|---|---|---|---|---|")
+        by_types = [1 / (speeds.seconds(types_of(path)) or 1) for path in models]
+        timed = [DecodeRate(rate(runs[path]), 0.0) for path in models]
+        predicted = predictions(by_types, timed)
+        for path, expected, one in zip(models, predicted, timed, strict=True):
+            assert expected is not None
+            apart = rate(runs[path][::2]) / rate(runs[path][1::2]) - 1 if n > 1 else 0.0
+            print(
+                f"| {path.stem} | {path.stat().st_size / 1e6:.1f} | {expected:.1f} | {one.tok_s:.1f} "
+                f"({expected / one.tok_s - 1:+.0%}) | {apart:+.0%} |"
+            )
+        n_good, n_all = n_within(predicted, timed)
+        print(f"Within {TOLERANCE:.0%}: {n_good} of {n_all}.", flush=True)
+    busy = [run.others_cores or 0.0 for found in runs.values() for run in found]
+    print(f"Others used up to {max(busy):.1f} cores during a run.")
 
 
 def main() -> None:
@@ -43,30 +96,8 @@ def main() -> None:
     )
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3, help="over all files and types, in turn")
     given = parser.parse_args()
     print(machine.describe())
     options = EvaluationOptions(n_threads=given.threads)
-    kinds = {kind for path in given.models for kind in types_of(path).values()}
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        speeds = asyncio.run(timed_speeds(given.models[0], kinds, Path(folder), options))
-    told = ", ".join(f"{kind} {1e3 * s:.2f}" for kind, s in sorted(speeds.token_s.items()))
-    print(f"ms of a token in one type, timed in {time.monotonic() - started:.0f} s: {told}")
-    print("| file | MB | predicted | timed | |\n|---|---|---|---|---|")
-    by_types: list[float | None] = []
-    timed: list[DecodeRate] = []
-    for path in given.models:
-        token_s = speeds.seconds(types_of(path))
-        by_types.append(1 / token_s if token_s else None)
-        found = asyncio.run(timed_decode(path, options))
-        timed.append(found)
-        predicted = predictions(by_types, timed)[-1]
-        assert predicted is not None
-        load = f"beside {found.others_cores:.1f} busy cores" if found.others_cores else ""
-        print(
-            f"| {path.stem} | {path.stat().st_size / 1e6:.1f} | {predicted:.1f} | {found.tok_s:.1f} "
-            f"({predicted / found.tok_s - 1:+.0%}) | {load} |",
-            flush=True,
-        )
-    n_good, n = n_within(predictions(by_types, timed), timed)
-    print(f"Within {TOLERANCE:.0%}: {n_good} of {n}.")
+    asyncio.run(compare(given.models, given.rounds, options))

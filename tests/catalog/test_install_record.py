@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.catalog.install_record import InstalledModel, parse_record
+from edgeagent.types.engine_flags import CacheFlags
 from edgeagent.types.template import TemplateFacts
 
 OLD = 'id = "tale"\nfile = "tale.gguf"\n'
@@ -23,6 +24,7 @@ def test_a_record_reads_back_as_it_was_written(problem):
         template_file="chat-template-00000000.jinja",
         extra={"chat-template-00000000.jinja": "a" * 64},
         thresholds={"all": 0.5},
+        engine=CacheFlags(kv_type="q8_0"),
         template=TemplateFacts(source="built-in", prefill=True, problem=problem),
     )
     assert parse_record(model.to_toml(), Path()) == model

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgeagent.catalog.installed import InstalledModels
@@ -16,7 +17,7 @@ from edgeagent.optimize import flag_search
 from edgeagent.optimize.flag_search import Trial, better, choices, fastest_flags
 from edgeagent.pool.placement import ModelPlacer, with_flags
 from edgeagent.types.engine_config import EngineConfig
-from edgeagent.types.engine_flags import EngineFlags
+from edgeagent.types.engine_flags import CacheFlags, EngineFlags
 from tests.commands import run_here
 from tests.conftest import approve_dropped
 
@@ -69,6 +70,9 @@ def test_what_somebody_has_set_wins_over_what_was_measured():
     found = with_flags(config, flags, frozenset({"engine.n_threads"}))
     assert (found.n_threads, found.n_batch, found.repack) == (8, 128, False)
     assert with_flags(config, None, frozenset()) is config
+    cache = CacheFlags(kv_type="q8_0", flash_attention="on")
+    of_catalog = with_flags(config, cache, frozenset({"engine.flash_attention"}))
+    assert of_catalog == msgspec.structs.replace(config, kv_type="q8_0")
 
 
 def test_flags_are_those_of_one_device_and_one_state_of_a_file(tmp_path):

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from edgeagent.optimize.targets import Measured, Targets, blame, choose, misses, nearest, pareto
+from edgeagent.optimize.targets import (
+    Measured,
+    Targets,
+    blame,
+    choose,
+    misses,
+    nearest,
+    pareto,
+    with_best_flags,
+)
+from edgeagent.types.engine_flags import CacheFlags
 
 
 def one(name, n_mb, kld, rate):
@@ -73,3 +85,22 @@ def test_the_nearest_candidates_miss_the_targets_least():
     targets = Targets(max_bytes=90_000_000, max_kld=0.1)
     assert nearest(targets, ALL, 1) == [MIDDLE]
     assert misses(targets, MIDDLE) == ["--max-size"] and misses(targets, SMALL) == ["--max-kld"]
+
+
+def loaded(flags: CacheFlags, kld: float, rate: float, others_cores: float = 0.0) -> Measured:
+    name = f"a, {flags}"
+    return Measured(name, 10**7, kld, 0.9, 20.0, rate, others_cores, None, "a", flags)
+
+
+def test_the_flags_of_the_chosen_file_are_the_fastest_that_lose_little():
+    base = one("a", 10, 0.01, 100.0)
+    kv8, kv4 = CacheFlags(kv_type="q8_0"), CacheFlags(kv_type="q4_0")
+    fast = loaded(kv8, 0.0105, 120.0)
+    lossy = loaded(kv4, 0.02, 150.0)
+    assert with_best_flags(Targets(), base, [fast, lossy]) is fast
+    assert with_best_flags(Targets(max_kld=0.0102), base, [fast, lossy]) is base
+    assert with_best_flags(Targets(), base, [loaded(kv8, 0.0105, 104.0)]) is base
+    assert with_best_flags(Targets(), base, [loaded(kv8, 0.0105, 120.0, 0.8)]) is base
+    disturbed = replace(base, others_cores=0.5)
+    assert with_best_flags(Targets(), disturbed, [fast]) is disturbed
+    assert (fast.file, base.file, str(kv8)) == ("a", "a", "KV q8_0")

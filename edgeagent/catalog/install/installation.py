@@ -163,6 +163,7 @@ class Installation:
             template_file=prefix + staged.template_file if staged.template_file else None,
             extra={prefix + file.name: file.sha256 for file in files[1:]},
             template=staged.template,
+            engine=self._variant.engine,
             **self._assistant(prefix),
             folder=self._folder,
         )

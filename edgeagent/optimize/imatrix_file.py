@@ -94,7 +94,12 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
             raise InvalidParameter(f"{path} has sums that are not F32: make it again.")
         matrix = name.removesuffix(_SUMS)
         sums[matrix] = _values(header, tensor.offset, tensor.n_elements).astype(np.float64)
-        n_rows[matrix] = int(_values(header, counts.offset, 1)[0])
+        n = float(_values(header, counts.offset, 1)[0])
+        if not (np.isfinite(sums[matrix]).all() and sums[matrix].min() >= 0 and 0 <= n < 2**53):
+            raise InvalidParameter(
+                f"{path} has sums of squares of {matrix} that cannot be: make it again."
+            )
+        n_rows[matrix] = int(n)
     if not sums:
         raise InvalidParameter(f"{path} has no sums of activations: make it again.")
     return ImportanceMatrix(

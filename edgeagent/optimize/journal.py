@@ -30,7 +30,7 @@ class Journal:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         if lines and not lines[-1].endswith(b"\n"):  # cut off by a kill
             lines.pop()
-        entries = [msgspec.json.decode(line, type=Entry) for line in lines]
+        entries = [self._entry(number, line) for number, line in enumerate(lines, 1)]
         if entries and entries[0].key != about:
             raise InvalidParameter(
                 f"{path} has the measurements of another search: choose another directory, or remove it."
@@ -40,6 +40,15 @@ class Journal:
         path.write_bytes(b"".join(lines))
         if not entries:
             self.add(about, {})
+
+    def _entry(self, number: int, line: bytes) -> Entry:
+        try:
+            return msgspec.json.decode(line, type=Entry)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+            raise InvalidParameter(
+                f"Line {number} of {self._path} is damaged ({exc}): delete this line and those after it, and "
+                "the search goes on from there."
+            ) from exc
 
     def get(self, key: str) -> dict[str, float] | None:
         return self._known.get(key)

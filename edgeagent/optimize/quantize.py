@@ -150,12 +150,18 @@ def renamed_layers(header: Header, dropped: tuple[int, ...]) -> dict[str, str]:
     for tensor in header.tensors:
         head, _, rest = tensor.name.partition(".")
         layer, _, tail = rest.partition(".")
-        if head != "blk" or not layer.isdigit():
+        if head != "blk" or not layer.isdecimal():
             found[tensor.name] = tensor.name
         elif int(layer) not in dropped:
             number = int(layer) - sum(1 for one in dropped if one < int(layer))
             found[tensor.name] = f"blk.{number}.{tail}"
     return found
+
+
+def layers_of(header: Header) -> set[int]:
+    """The numbers of the layers of a file."""
+    parts = (tensor.name.split(".", 2) for tensor in header.tensors)
+    return {int(p[1]) for p in parts if p[0] == "blk" and len(p) > 1 and p[1].isdecimal()}
 
 
 def entry_bytes(tensor: TensorInfo) -> int:

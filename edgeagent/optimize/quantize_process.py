@@ -22,6 +22,7 @@ from edgeagent.optimize.quantize import (
     QuantizeJob,
     QuantizeResult,
     check_space,
+    layers_of,
     predicted_bytes,
     renamed_layers,
 )
@@ -33,6 +34,9 @@ Array = np.ndarray[Any, Any]
 def run(job: QuantizeJob) -> QuantizeResult:
     source = Path(job.source)
     header = read_header(source)
+    for recipe in job.recipes:
+        names = renamed_layers(header, recipe.dropped_layers)
+        recipe.check_names(names.values(), layers_of(header))
     columns = read_imatrix(Path(job.importance)).columns() if job.importance else {}
     hows = [
         Quantization(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import msgspec
 
 from edgeagent.catalog.gguf.ggml_types import FILE_TYPES, GGML_TYPES
 from edgeagent.catalog.toml_text import to_toml
-from edgeagent.durable import replace_text
+from edgeagent.durable import open_regular, replace_text
 from edgeagent.errors import InvalidParameter
 
-_TENSOR_TYPES = {kind.name for kind in GGML_TYPES.values()}
+# Types of activations while they are multiplied, and of tables of numbers: no matrix of a file has them.
+_NO_WEIGHTS = {"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"}
+_TENSOR_TYPES = {kind.name for kind in GGML_TYPES.values()} - _NO_WEIGHTS
+_MOST_BYTES = 16 << 20
 
 
 class SourceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,6 +81,20 @@ class Recipe:
                 f"The dropped layers {list(self.dropped_layers)} are not in ascending order: sort them."
             )
 
+    def check_names(self, tensors: Collection[str], layers: Collection[int]) -> None:
+        """`tensors` of the result, `layers` of the source. Raises: InvalidParameter for others."""
+        unknown = sorted({*self.tensors, *self.plain} - set(tensors))
+        if unknown:
+            raise InvalidParameter(
+                f"The file has no tensor {unknown[0]!r} ({len(unknown)} unknown in all): take names that "
+                "`edgeagent quantize --dry-run` shows."
+            )
+        missing = sorted(set(self.dropped_layers) - set(layers))
+        if missing:
+            raise InvalidParameter(
+                f"The model has {len(layers)} layers, and no layer {missing[0]} to leave out."
+            )
+
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     tables = _Tables(
@@ -93,8 +111,9 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
 def read_recipe(path: Path) -> Recipe:
     """Raises: InvalidParameter."""
     try:
-        tables = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _Tables)
-    except (OSError, ValueError, msgspec.ValidationError) as exc:
+        with open_regular(path, _MOST_BYTES) as file:
+            tables = msgspec.convert(tomllib.loads(file.read().decode()), _Tables)
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as exc:
         raise InvalidParameter(
             f"The recipe {path} cannot be read ({exc}): see `edgeagent quantize --help`."
         ) from exc

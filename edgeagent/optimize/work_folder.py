@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeagent.errors import EdgeAgentError
+from edgeagent.errors import EdgeAgentError, InvalidParameter
 
 # What a search can go on with; the reference that was dequantized for it is made again in seconds.
 _RESULTS = ("journal.jsonl", "imatrix.gguf")
@@ -21,7 +22,8 @@ def work_folder(out: Path) -> Iterator[Path]:
     new = [folder for folder in (work, *work.parents) if not folder.exists()]
     work.mkdir(parents=True, exist_ok=True)
     try:
-        yield work
+        with _locked(work):
+            yield work
     except EdgeAgentError:
         if work in new and not _has_results(work):
             shutil.rmtree(work)
@@ -30,6 +32,19 @@ def work_folder(out: Path) -> Iterator[Path]:
                     break
                 folder.rmdir()
         raise
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """One search at a time; the kernel frees the lock on exit. Raises: InvalidParameter."""
+    with (work / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise InvalidParameter(
+                f"Another search works in {work}: wait for it, or choose another --out."
+            ) from exc
+        yield
 
 
 def _has_results(work: Path) -> bool:

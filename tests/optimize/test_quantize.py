@@ -10,6 +10,7 @@ import pytest
 
 from edgeagent.catalog.gguf.header import read_header
 from edgeagent.engine.llama.ggml import rounded
+from edgeagent.errors import EdgeAgentError, InvalidParameter
 from edgeagent.optimize.imatrix_file import ImportanceMatrix, read_imatrix, write_imatrix
 from edgeagent.optimize.quantize import planned, predicted_bytes, quantize
 from edgeagent.optimize.recipe import Recipe, read_recipe, write_recipe
@@ -156,6 +157,40 @@ def test_what_makes_no_sense_is_refused_and_leaves_no_file(arguments, reason, tm
     done = run_here("quantize", TALES, tmp_path / "out.gguf", *arguments)
     assert done.returncode == 2 and reason in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        (Recipe("Q8_0", {"blk.0.nothing.weight": "Q8_0"}), "no tensor 'blk.0.nothing.weight'"),
+        (Recipe("Q8_0", plain=("nothing",)), "no tensor 'nothing'"),
+        (Recipe("Q8_0", dropped_layers=(-1, 2)), "no layer -1"),
+        (Recipe("Q8_0", dropped_layers=(99,)), "no layer 99"),
+    ],
+)
+def test_a_recipe_for_another_model_is_refused(recipe, reason, quantized_apart):
+    with pytest.raises(EdgeAgentError, match=reason):
+        planned(TALES, [recipe])
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, '[tensors]\n"a" = 3', "\x00"])
+def test_a_damaged_recipe_is_refused(text, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidParameter, match="cannot be read"):
+        read_recipe(path)
+    with pytest.raises(InvalidParameter, match="not a regular file"):
+        read_recipe(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_matrix_with_sums_that_cannot_be_is_refused(value, tmp_path):
+    matrix = ImportanceMatrix(
+        {"blk.0.x.weight": np.array([1.0, value])}, {"blk.0.x.weight": 2}, 1, 512
+    )
+    write_imatrix(matrix, ["a"], tmp_path / "m.gguf")
+    with pytest.raises(InvalidParameter, match="cannot be"):
+        read_imatrix(tmp_path / "m.gguf")
 
 
 def test_the_command_writes_a_file_and_its_recipe(importance, tmp_path, quantized_apart):

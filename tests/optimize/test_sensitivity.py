@@ -37,6 +37,7 @@ from edgeagent.optimize.sensitivity import (
 from edgeagent.optimize.targets import Targets
 from edgeagent.optimize.texts import chunks_of
 from edgeagent.optimize.type_speeds import TypeSpeeds
+from edgeagent.optimize.work_folder import work_folder
 from tests.commands import run_here
 
 pytestmark = pytest.mark.process
@@ -151,6 +152,18 @@ def test_a_journal_goes_on_after_a_line_that_was_cut_off(tmp_path):
     assert Journal(path, "search a").get("two") == {"kld": 0.5}
     with pytest.raises(InvalidParameter, match="another search"):
         Journal(path, "search b")
+    path.write_bytes(path.read_bytes().replace(b'"two"', b"two"))
+    with pytest.raises(InvalidParameter, match=r"Line 3 of .* is damaged"):
+        Journal(path, "search a")
+
+
+def test_two_searches_do_not_share_a_directory(tmp_path):
+    with (
+        work_folder(tmp_path / "out"),
+        pytest.raises(InvalidParameter, match="Another search works"),
+        work_folder(tmp_path / "out"),
+    ):
+        pass
 
 
 def test_mixed_sizes_are_within_the_bound_and_promising_candidates_too():

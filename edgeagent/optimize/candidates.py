@@ -13,7 +13,7 @@ from edgeagent.catalog.gguf.header import read_header
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s
-from edgeagent.errors import EngineDied
+from edgeagent.errors import EngineDied, EngineFailed, ModelUnusable
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.decode_rates import DecodeRate, predictions, timed_decode
 from edgeagent.optimize.evaluate import (
@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 # A worker that dies costs the repeat of its candidate; one whose workers die every time ends the search.
 MAX_TRIES = 3
+
+
+CANNOT_BE_LOADED = "cannot_be_loaded"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,11 @@ class Bench:
                 n_threads=self.evaluation.n_threads,
             )  # fmt: skip
             return await self.with_flags(candidate.flags)._values(path, known)
+        except (EngineFailed, ModelUnusable):
+            # Not every model can be loaded so: rows of heads must be whole blocks of a quantized cache.
+            if candidate.flags is None:
+                raise
+            return {CANNOT_BE_LOADED: 1.0}
         finally:
             path.unlink(missing_ok=True)
 
@@ -171,7 +179,7 @@ async def measured_candidates(
             journal.add(bench.key(one), values)
             found[one.name] = values
             tell("candidates", 1, len(wanted))
-    done = [one for one in wanted if one.name in found]
+    done = [one for one in wanted if one.name in found and CANNOT_BE_LOADED not in found[one.name]]
     return _with_predictions(done, [found[one.name] for one in done])
 
 

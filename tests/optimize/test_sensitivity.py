@@ -15,9 +15,9 @@ from edgeagent.cli.optimize import rates_of
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize import search as searching
 from edgeagent.optimize.allocation import Budget, Option
-from edgeagent.optimize.candidates import Candidate
+from edgeagent.optimize.candidates import Bench, Candidate, loaded_otherwise, measured_candidates
 from edgeagent.optimize.client import scoring_worker
-from edgeagent.optimize.evaluate import reference_of
+from edgeagent.optimize.evaluate import EvaluationOptions, reference_of
 from edgeagent.optimize.imatrix import open_config
 from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.mixed_precision import best_allocation, seeds_of
@@ -38,6 +38,7 @@ from edgeagent.optimize.targets import Targets
 from edgeagent.optimize.texts import chunks_of
 from edgeagent.optimize.type_speeds import TypeSpeeds
 from edgeagent.optimize.work_folder import work_folder
+from edgeagent.types.engine_flags import CacheFlags
 from tests.commands import run_here
 
 pytestmark = pytest.mark.process
@@ -289,3 +290,20 @@ def test_a_model_that_llama_cpp_does_not_know_leaves_nothing_behind(tmp_path, qu
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "does not know the architecture 'lamas'" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["unknown.gguf"]
+
+
+def test_flags_that_a_model_cannot_be_loaded_with_are_left_out(tmp_path):
+    evaluation = EvaluationOptions(texts=(LICENSE,), n_ctx=64, max_chunks=1)
+    bench = Bench(TALES, None, tmp_path, evaluation, rates_of("pi5-8gb"))
+    tried = loaded_otherwise(Candidate("Q8_0", Recipe("Q8_0"), 0))
+    journal = Journal(tmp_path / "journal.jsonl", "about")
+
+    async def measured():
+        return await measured_candidates(bench, tried, journal, None, lambda *told: None)
+
+    (without_flash,) = asyncio.run(
+        measured()
+    )  # a head of 8 channels is no block of a quantized cache
+    assert without_flash.flags == CacheFlags(flash_attention="off")
+    assert (without_flash.file, without_flash.kld > 0) == ("Q8_0", True)
+    assert asyncio.run(measured()) == [without_flash]

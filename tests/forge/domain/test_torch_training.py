@@ -20,7 +20,6 @@ pytestmark = pytest.mark.process
 torch = lazily("torch")
 adaptation = lazily("edgeagent.forge.domain.adaptation")
 building = lazily("edgeagent.forge.domain.build")
-torch_training = lazily("edgeagent.forge.domain.torch_training")
 
 PORTS = ("rome", "oslo", "lima", "paris", "cape town")
 FORMS = ("a ticket to [{}](port)", "take me to [{}](port) please", "i want to sail to [{}](port)")
@@ -67,6 +66,8 @@ def test_weights_that_go_through_torch_are_the_same(trunk: Trunk, tmp_path: Path
 def test_what_is_trained_is_served_and_finished_work_is_not_repeated(
     trunk: Trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    # Beside other tests, two threads of a model this small wait for each other most of the time.
+    monkeypatch.setattr("edgeagent.forge.domain.torch_training.cores", lambda: 1)
     domain, workspace = ferry(), Workspace(tmp_path, "ferry")
     plan = Plan(1, "torch", digest_of(domain), "", "", 2.0)
     assert workspace.begin(plan, domain)

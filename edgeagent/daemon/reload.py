@@ -75,7 +75,9 @@ class Reload:
 
     def _take(self, new: Settings) -> None:
         found = change(self._settings, new)
-        self._settings = new
+        live = {name: getattr(new, name) for name in LIVE}
+        # What needs a restart stays as it runs, and is named at every reload until then.
+        self._settings = self._settings.model_copy(update=live)
         logging.getLogger().setLevel(new.log_level.upper())
         self._pool.settings, self._pool.log_level = new.pool, new.log_level
         logger.info("reloaded changed=%s", ",".join(found.live) or "nothing")

@@ -56,5 +56,6 @@ def test_a_daemon_takes_over_new_settings_and_goes_on_with_wrong_ones(tmp_path: 
         changed = given.replace("n_seq = 8", "n_seq = 4")
         assert changed != given
         reload(changed, "restart_needed settings=engine.n_seq")
+        reload(changed, "reloaded changed=nothing", "restart_needed settings=engine.n_seq")
         reload("n_sequences = 4\n", "reload_refused")
         assert httpx.get(f"{daemon.url}/health").status_code == 200

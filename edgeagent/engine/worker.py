@@ -19,6 +19,7 @@ import msgspec
 
 from edgeagent.engine import protocol
 from edgeagent.engine.batching.arrival_pause import ArrivalPause
+from edgeagent.engine.batching.backlog import full
 from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.idle_measurement import IdleMeasurement
 from edgeagent.engine.batching.sequence import Request, Sequence
@@ -60,7 +61,6 @@ from edgeagent.types.unary_requests import (
 from edgeagent.worker import confinement, entry
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.loop import Loop
-from edgeagent.worker.refusals import queue_full
 
 logger = logging.getLogger(__name__)
 
@@ -174,9 +174,7 @@ class GenerationWorker:
         estimate = self._engine.estimate
         if spec.is_retry:
             estimate.came_back(spec.scope)
-        retry_after_s = estimate.retry_after_s(spec.scope, has_waited=spec.is_retry)
-        config = self._config
-        return queue_full(config.model_id, config.queue_limit, retry_after_s=retry_after_s)
+        return full(self._config, estimate, spec)
 
     def _refuse(self, request_id: int, error: Exception) -> None:
         self._requests.pop(request_id, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client.core import (
@@ -109,10 +109,7 @@ class GaugeCollector(Collector):
             ("worker_resident_memory_bytes", "Memory of the worker", [m.rss_bytes for m in loaded]),
             ("threads", "Threads of the last step", [m.n_threads for m in loaded]),
         ):
-            family = GaugeMetricFamily(PREFIX + name, help_text, labels=[MODEL])
-            for model, value in zip(loaded, values, strict=True):
-                family.add_metric([model.model_id], value)
-            yield family
+            yield _by_model(GaugeMetricFamily, name, help_text, loaded, values)
         cells = GaugeMetricFamily(
             PREFIX + "kv_cache_usage_perc", "Cells of the KV cache in use, 0 to 1", labels=[MODEL]
         )
@@ -140,10 +137,7 @@ class GaugeCollector(Collector):
             ("model_loads", "Models loaded", [m.n_loads for m in models]),
             ("worker_deaths", "Workers that ended unexpectedly", [m.n_deaths for m in models]),
         ):
-            family = CounterMetricFamily(PREFIX + name, help_text, labels=[MODEL])
-            for model, count in zip(models, counts, strict=True):
-                family.add_metric([model.model_id], count)
-            yield family
+            yield _by_model(CounterMetricFamily, name, help_text, models, counts)
         unloads = CounterMetricFamily(
             PREFIX + "model_unloads",
             'Models unloaded; those for "memory" were evicted',
@@ -211,6 +205,20 @@ class GaugeCollector(Collector):
         for name, n_bytes in self._gauges.store_bytes.items():
             store.add_metric([name], n_bytes)
         yield store
+
+
+def _by_model(
+    family_type: type[GaugeMetricFamily] | type[CounterMetricFamily],
+    name: str,
+    help_text: str,
+    models: Sequence[ModelGauges],
+    values: Sequence[float],
+) -> Metric:
+    """A family with one value for each model."""
+    family = family_type(PREFIX + name, help_text, labels=[MODEL])
+    for model, value in zip(models, values, strict=True):
+        family.add_metric([model.model_id], value)
+    return family
 
 
 def _cumulative(gaps: histogram.Histogram) -> list[tuple[str, float]]:

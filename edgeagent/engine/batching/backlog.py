@@ -25,6 +25,12 @@ from edgeagent.worker.refusals import (
 KEPT_SHARE = 0.75
 
 
+def full(config: EngineConfig, estimate: WaitEstimate, spec: GenerateSpec) -> QueueFull:
+    """The refusal of a request that finds no place. Any thread."""
+    retry_after_s = estimate.retry_after_s(spec.scope, has_waited=spec.is_retry)
+    return queue_full(config.model_id, config.queue_limit, retry_after_s=retry_after_s)
+
+
 class Backlog:
     """Waiting sequences in order of arrival; preempted ones come first. Engine thread only."""
 
@@ -68,19 +74,13 @@ class Backlog:
             self._waiting.remove(seq)
             n_open.pop(seq.request.request_id, None)
         refused = displaced or sequences
-        return refused, self._full(refused[0].request.spec)
+        return refused, full(self._config, self._estimate, refused[0].request.spec)
 
     def _is_full(self, n_kept: int) -> bool:
         """Whether there is no place beside `n_kept` that are kept for others, at most `KEPT_SHARE` of all."""
         n_waiting = len({seq.request.request_id for seq in self._waiting})
         limit = self._config.queue_limit
         return n_waiting > 0 and n_waiting >= limit - min(n_kept, int(KEPT_SHARE * limit))
-
-    def _full(self, spec: GenerateSpec) -> QueueFull:
-        """The refusal of a request that finds no place."""
-        config = self._config
-        retry_after_s = self._estimate.retry_after_s(spec.scope, has_waited=spec.is_retry)
-        return queue_full(config.model_id, config.queue_limit, retry_after_s=retry_after_s)
 
     def _hopeless(self, request: Request, now: float) -> DeadlineExceeded | None:
         """The refusal of a request whose deadline would pass while it waits; None if it may come in time."""

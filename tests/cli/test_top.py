@@ -115,6 +115,10 @@ async def test_refusals_have_a_way_out():
     with pytest.raises(StartFailed, match="edgeagent serve"):
         await daemon.sample()
     await daemon.close()
+    daemon = played(httpx.Response(200, text="<!doctype html>\n<p>{another} server</p>"))
+    with pytest.raises(StartFailed, match="is not edgeagent: give the --port"):
+        await daemon.sample()
+    await daemon.close()
 
 
 async def test_the_screen_shows_the_models_and_goes_on_when_the_daemon_is_gone():

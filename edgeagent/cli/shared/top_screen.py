@@ -35,11 +35,17 @@ class Daemon:
         )
 
     async def sample(self) -> Sample:
-        """Raises: StartFailed where no daemon answers, EdgeAgentError with its message if it refuses."""
+        """Raises: StartFailed where no daemon answers, or another program; EdgeAgentError with its message if
+        it refuses."""
         reply = await self._get("/metrics")
         if reply.status_code != 200:
             raise refusal_of(reply.status_code, reply.content)
-        return Sample.parsed(reply.text, time.monotonic())
+        try:
+            return Sample.parsed(reply.text, time.monotonic())
+        except ValueError as exc:
+            raise StartFailed(
+                f"What answers at {self.url} is not edgeagent: give the --port of the daemon."
+            ) from exc
 
     async def requests(self) -> list[dict[str, Any]]:
         """The last requests by counts and times, the newest first; none of a daemon that does not tell.

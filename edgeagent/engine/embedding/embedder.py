@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 # A step of fewer tokens spends its time on overhead; one of more gains nothing: 256 tokens in a step
 # ran at 4,240 tokens/s, 90 at 4,310, 12 at 1,940 (all-MiniLM-L6-v2 F16, one core of an EPYC Zen 5).
 MIN_STEP_TOKENS = 64
+# llama.cpp compares each token with all tokens of a step, also those of other texts. Chunks of 228 tokens a
+# second of one core, one and two in a step: all-MiniLM-L6-v2 F16 10.5 and 9.9, BF16 15.4 and 13.9,
+# edge-encoder 22.2 and 19.1 (zen4, 2026-11-30).
+MAX_STEP_TOKENS = 256
 # A step of embedding is long, and a machine that is busy is so from the first one on: two threads that
 # wait for each other beside other programs made 7 texts/s, one thread 82 (2 cores, load 6).
 FIRST_PROBE_STEPS = 4
@@ -197,7 +201,7 @@ class Embedder:
         if self._tok_s is None:
             return MIN_STEP_TOKENS
         n = int(self._tok_s * self._config.step_budget_ms / 1e3 * self._chunk_share)
-        return min(self._config.n_batch, max(MIN_STEP_TOKENS, n))
+        return min(self._config.n_batch, MAX_STEP_TOKENS, max(MIN_STEP_TOKENS, n))
 
     def _compute(self, work: list[tuple[EmbeddingRequest, int]]) -> np.ndarray[Any, Any]:
         texts = [text for request, n in work for text in islice(request.texts, n)]

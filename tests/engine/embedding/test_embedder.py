@@ -137,6 +137,16 @@ def test_one_text_does_not_wait_for_a_list_of_thousands():
     assert len(rows(house.results[1])) == 2000
 
 
+def test_long_texts_are_computed_one_by_one_however_fast_the_model_is():
+    house = House(prefill_tok_s=1e6, n_batch=2048)
+    house.ask(1, *[200] * 5)
+    house.run()
+    assert house.encoder.steps == [[1]] * 5
+    house.ask(2, *[30] * 8)  # together no longer than one long text
+    house.run()
+    assert house.encoder.steps[5:] == [[2] * 8]
+
+
 def test_who_did_not_fit_comes_first_in_the_next_step():
     house = House()
     house.ask(1, *[60] * 30)

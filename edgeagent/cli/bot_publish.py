@@ -68,16 +68,29 @@ def publish(
         published = PublishedBot(owner=of, stores=stores, bot=made)
         bots = PublishedBots(settings.state_dir)
         bots.write(name, published)
-        bots.read(name)  # which refuses an id that is none
         for origin in missing_origins(made, settings.http.allowed_origins):
             click.echo(
                 f"Pages of {origin} are refused until http.allowed_origins has it: add it to the "
                 "settings and start the daemon again.",
                 err=True,
             )
+        before = [k for k in keyring.all() if k.limits.bot == name and k.revoked_ms is None]
         if no_key:
             click.echo(f"{name} is published; its pages keep their key.")
+            for origin in made.web.origins:
+                if not any(origin.lower() in key.limits.origins for key in before):
+                    click.echo(
+                        f"No key is for pages of {origin}: publish without --no-key, and put the new "
+                        "line into all pages.",
+                        err=True,
+                    )
             return
+        if before:
+            click.echo(
+                f"{len(before)} earlier keys of its pages stay valid: {', '.join(k.id for k in before[:5])}. "
+                "`edgeagent keys revoke` ends one.",
+                err=True,
+            )
         is_first = not keyring.is_any_made()
         limits = KeyLimits(
             requests_per_minute=requests_per_minute, concurrency=concurrency, bot=name,

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 import pytest
 
 from edgeagent.api.bots.bots import WIDGET
+from edgeagent.errors import InvalidParameter
+from edgeagent.serving.bots.published import PublishedBots
 from tests.commands import run_here
 from tests.conftest import DaemonProcess, serving
 from tests.web.browser import CHROMIUM, Tab, browser
@@ -144,6 +147,35 @@ def test_other_pages_other_bots_and_other_owners_are_refused(site: Site) -> None
     other = {"authorization": f"Bearer {site.other_key}"}
     assert httpx.get(f"{place}/skerry-ferries", headers=other).status_code == 403  # its scopes
     assert httpx.get(f"{place}/skerry-ferries").status_code == 401
+
+
+def test_a_page_that_the_file_no_longer_names_is_refused_with_the_key_it_had(site: Site) -> None:
+    bots = PublishedBots(site.daemon.state_dir)
+    before = bots.read("skerry-ferries")
+    web = msgspec.structs.replace(before.bot.web, origins=["https://new.example"])
+    bots.write(
+        "skerry-ferries",
+        msgspec.structs.replace(before, bot=msgspec.structs.replace(before.bot, web=web)),
+    )
+    try:
+        got = site.post("Hello")
+        assert got.status_code == 403 and "no origin any more" in got.text
+        assert site.post("Hello", headers={"origin": "https://new.example"}).status_code == 403
+    finally:
+        bots.write("skerry-ferries", before)
+    assert site.post("Hello").status_code == 200
+
+
+def test_an_id_of_another_owner_and_one_that_is_none_are_refused(site: Site) -> None:
+    bots = PublishedBots(site.daemon.state_dir)
+    theirs = bots.read("skerry-ferries")
+    mine = msgspec.structs.replace(theirs, owner="somebody")
+    with pytest.raises(InvalidParameter, match="of a bot of the owner 'local'"):
+        bots.write("skerry-ferries", mine)
+    assert bots.read("skerry-ferries").owner == "local"
+    for name in ("Bad Id", "../x", "-a", "a" * 41, ""):
+        with pytest.raises(InvalidParameter, match="is no id of a bot"):
+            bots.write(name, mine)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Bots for web pages: the daemon asks itself what `edgeagent bot run` asks it over HTTP.
 
 1. the bot: published, of the caller's owner, and the one that the caller's key is for
-2. the page, by its Origin, where the key names pages
+2. the page, by its Origin, where the key names pages; one that the bot's file no longer names is refused
 3. the dialogue: one message of it at a time; those of others are not found
 4. the steps of the bot (bot_turn.py), each a request of the owner to this daemon
 """
@@ -81,16 +81,19 @@ class BotService:
         limits = caller.limits
         if limits.bot is not None and limits.bot != bot_id:  # 1
             raise Forbidden("This key is for the pages of another bot: use the key of this one.")
-        if limits.bot is not None and (origin or "").lower() not in limits.origins:  # 2
-            raise Forbidden(
-                f"This key is for pages of {', '.join(limits.origins)}, and the request comes from "
-                f"{(origin or 'no page')[:100]!r}: publish the bot for that origin, too."
-            )
         found = await asyncio.to_thread(self._bots.read, bot_id)
         if found.owner != caller.owner:
             from edgeagent.serving.bots.published import absent
 
             raise absent(bot_id)
+        if limits.bot is not None:  # 2: pages of the key that the file still names
+            named = {page.lower() for page in found.bot.web.origins}
+            pages = [page for page in limits.origins if page.lower() in named]
+            if (origin or "").lower() not in pages:
+                raise Forbidden(
+                    f"This key is for pages of {', '.join(pages) or 'no origin any more'}, and the request "
+                    f"comes from {(origin or 'no page')[:100]!r}: publish the bot for that origin, too."
+                )
         return found
 
     async def answer(

@@ -53,7 +53,22 @@ class PublishedBots:
         return found
 
     def write(self, bot_id: str, published: PublishedBot) -> None:
-        """Raises: OSError."""
+        """Raises: InvalidParameter for an id that is none, or that a bot of another owner has; OSError."""
+        if not _ID.fullmatch(bot_id):
+            raise InvalidParameter(
+                f"{bot_id[:80]!r} is no id of a bot: 1 to 40 of a-z, 0-9 and -, the first one no -.",
+                param="id",
+            )
+        try:
+            owner = self.read(bot_id).owner
+        except NotFound:
+            owner = published.owner
+        if owner != published.owner:
+            raise InvalidParameter(
+                f"The id {bot_id!r} is that of a bot of the owner {owner!r}: give another --id, or "
+                "`edgeagent bot unpublish` it first.",
+                param="id",
+            )
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         body = msgspec.to_builtins(published, enc_hook=str)
         del body["bot"]["folder"]  # the daemon reads nothing there

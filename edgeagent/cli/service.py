@@ -209,7 +209,16 @@ def _require_root() -> None:
 
 
 def _under(root: Path | None, path: Path) -> Path:
-    return path if root is None else root / path.relative_to("/")
+    """The place of `path` in an image. Raises: ServiceFailed where a link in the image leads out of it."""
+    if root is None:
+        return path
+    found = root / path.relative_to("/")
+    if not found.parent.resolve().is_relative_to(root.resolve()):
+        raise ServiceFailed(
+            f"{found} leads to {found.parent.resolve()}, which is not in {root}: make the symbolic links of "
+            "the image relative."
+        )
+    return found
 
 
 def _stands(path: Path, text: str) -> bool:

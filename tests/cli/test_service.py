@@ -34,6 +34,24 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["service", *arguments])
 
 
+def test_links_of_an_image_lead_to_nothing_outside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(service, "_require_root", lambda: None)
+    image, outside = tmp_path / "image", tmp_path / "outside"
+    (image / "etc").mkdir(parents=True)
+    (image / "var").symlink_to(outside)
+    kept = outside / "lib" / "edgeagent" / "store"
+    kept.mkdir(parents=True)
+    done = run("uninstall", "--purge", "--root", str(image), "--yes")
+    assert isinstance(done.exception, ServiceFailed) and "leads to" in done.exception.message
+    assert kept.is_dir()
+    (image / "etc" / "systemd").symlink_to(outside)
+    done = run("install", "--root", str(image), "--yes")
+    assert isinstance(done.exception, ServiceFailed) and "relative" in done.exception.message
+    assert [path.name for path in outside.iterdir()] == ["lib"]
+
+
 @needs_systemctl
 def test_an_image_gets_the_units_and_gives_them_back(tmp_path: Path):
     image = ["--root", str(tmp_path), "--yes"]

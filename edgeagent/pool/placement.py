@@ -13,8 +13,8 @@ from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.installed import InstalledModels
-from edgeagent.catalog.sizing.memory import WorkerSetup, worker_memory
-from edgeagent.catalog.sizing.model_shape import from_facts
+from edgeagent.catalog.sizing.memory import WorkerSetup, kv_bytes_per_cell, worker_memory
+from edgeagent.catalog.sizing.model_shape import ModelShape, from_facts
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
@@ -56,6 +56,12 @@ def with_flags(
     measured = msgspec.structs.asdict(flags)
     kept = {name: value for name, value in measured.items() if f"engine.{name}" not in own}
     return msgspec.structs.replace(config, **kept)
+
+
+# A context for prompts takes so much for its cells at most, and only where its model takes no more than this
+# share of the budget for all models.
+PROMPT_BYTES = 64 << 20
+PROMPT_SHARE = 0.5
 
 
 class ModelPlacer:
@@ -150,11 +156,25 @@ class ModelPlacer:
                 costs = await asyncio.to_thread(self._step_costs.load, config)
                 measures = self._settings.device.measure_when_idle
                 config = msgspec.structs.replace(config, step_costs=costs, measures_steps=measures)
+        config = self._with_prompt_cells(config, from_facts(facts))
         memory = worker_memory(from_facts(facts), WorkerSetup.of(config, self._repacked))
         need_bytes, words = memory.total_bytes + n_adapter_bytes, memory.explain()
         if n_adapter_bytes:
             words += f", adapters {n_adapter_bytes / 1e6:.0f} MB"
         return Placement(EngineClient, config, need_bytes, words)
+
+    def _with_prompt_cells(self, config: EngineConfig, model: ModelShape) -> EngineConfig:
+        """With as many cells for prompts as take little memory, and none where they could push out another
+        model."""
+        per_cell = max(1.0, kv_bytes_per_cell(model, config.kv_type))
+        able = msgspec.structs.replace(
+            config, prompt_cells=min(config.prompt_cells, int(PROMPT_BYTES / per_cell))
+        )
+        need_bytes = worker_memory(model, WorkerSetup.of(able, self._repacked)).total_bytes
+        budget = self._settings.pool.ram_budget_bytes
+        if budget is not None and need_bytes > PROMPT_SHARE * budget:
+            return msgspec.structs.replace(config, prompt_cells=0)
+        return able
 
     def _adapter_files(self, adapters: Sequence[InstalledModel]) -> tuple[AdapterFile, ...]:
         """The files of a model's adapters, checked as the model's own. One that is not the approved one is
@@ -182,6 +202,7 @@ class ModelPlacer:
             "n_prefixes": 0
             if is_assistant
             else min(engine.n_prefixes, PREFIXES_PER_SEQ * engine.n_seq),
+            "prompt_cells": 0 if is_assistant else engine.prompt_cells,  # see _with_prompt_cells
             # In so small a model, waiting at barriers costs more than a second thread saves.
             "n_threads": 1 if is_assistant else self._n_threads,
             "adapts_threads": self._settings.governor.enabled,

@@ -39,6 +39,13 @@ class EngineSettings(SettingsTable):
         default=True,
         description="take memory for KV cells once they are used; false: for all of them at load",
     )
+    prompt_cells: int = Field(
+        default=2048,
+        ge=0,
+        le=1 << 20,
+        description="KV cells, at most a quarter of n_ctx and 64 MiB, in which prompts are computed apart "
+        "from running answers, which is faster; longer prompts, and 0: together with them",
+    )
     step_budget_ms: float = Field(
         default=150.0,
         ge=5,

@@ -75,6 +75,12 @@ class AdapterFile(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+def cells_for_prompts(wanted: int, n_ctx: int, n_seq: int) -> int:
+    """The cells of a context for prompts beside one of `n_ctx`: a quarter of them at most, and none where
+    no other sequence runs."""
+    return min(wanted, n_ctx // 4) // 256 * 256 if n_seq > 1 else 0
+
+
 class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     """How to load one model into an engine worker.
 
@@ -84,7 +90,8 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     not; with `measures_steps` the worker measures them while it is idle. `reproducible` stores values in
     bf16: see `engine.llama.BF16`. `adapts_threads`: use fewer threads than allowed where that is measured
     to be faster. `speculation` "auto": compute likely tokens ahead where that is measured to pay; not where
-    texts are `reproducible`. `cells_on_demand`: take memory for KV cells once they are used. `identity` is
+    texts are `reproducible`. `cells_on_demand`: take memory for KV cells once they are used. `prompt_cells`:
+    KV cells of a context in which prompts are computed apart from running answers; 0: none. `identity` is
     the state of the file that was found good, None for any. `adapters` are loaded with the model, and each
     request may name one. For the tasks "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most
     texts of one step.
@@ -116,6 +123,13 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     measures_steps: bool = False
     speculation: Literal["auto", "off"] = "off"
     cells_on_demand: bool = False
+    prompt_cells: int = 0
+
+    @property
+    def n_prompt_cells(self) -> int:
+        """As many of `prompt_cells` as there are."""
+        is_able = self.task == "generate" and not self.reproducible
+        return cells_for_prompts(self.prompt_cells, self.n_ctx, self.n_seq) if is_able else 0
 
     @property
     def is_drafting(self) -> bool:

@@ -63,7 +63,7 @@ class FakeRunner:
     def next_token(self, tokens: list[int]) -> int:
         return next_token(tokens)
 
-    def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
+    def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
         self.steps.append(rows)
         assert sum(row.n_outputs for row in rows) <= self.max_outputs, "llama.cpp would abort"
         self.before_step(rows)

@@ -54,7 +54,7 @@ class ScriptRunner(FakeRunner):
     def name(self, token: int) -> str:
         return self._llama.text_of(token)
 
-    def run(self, rows: list[Any]) -> np.ndarray[Any, Any]:
+    def run(self, rows: list[Any], n_used: int = 0) -> np.ndarray[Any, Any]:
         n_outputs = len(super().run(rows))
         logits = np.full((n_outputs, self.n_vocab), -10.0, np.float32)
         i = 0

@@ -18,7 +18,7 @@ side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgeagent.catalog.sizing.model_shape import ModelShape
@@ -56,6 +56,7 @@ class WorkerSetup:
     repacked: frozenset[str] = frozenset()
     task: Task = "generate"
     is_drafting: bool = False
+    prompt_cells: int = 0
 
     @classmethod
     def of(cls, config: EngineConfig, repacked: frozenset[str]) -> WorkerSetup:
@@ -71,6 +72,7 @@ class WorkerSetup:
             repacked=repacked,
             task=config.task,
             is_drafting=config.is_drafting,
+            prompt_cells=config.n_prompt_cells,
         )
 
     @property
@@ -133,11 +135,15 @@ class WorkerMemory:
 def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
     """The memory of a worker that has loaded `model` with `setup` and has run one full step."""
     twice, once = repacked_bytes(model, setup.repacked)
+    # Not where a state cannot be cut: recurrent models, and those with a sliding window.
+    can_cut = not model.state_width and model.n_caches == 1
+    n_own = setup.prompt_cells if setup.task == "generate" and can_cut else 0
+    apart = replace(setup, n_ctx=n_own, n_prefixes=0, is_drafting=False)
     copies = twice if setup.use_mmap else 0
     return WorkerMemory(
         weights_bytes=model.weights_bytes + copies + once,
-        kv_bytes=kv_bytes(model, setup),
-        compute_bytes=compute_bytes(model, setup),
+        kv_bytes=kv_bytes(model, setup) + (kv_bytes(model, apart) if n_own else 0),
+        compute_bytes=compute_bytes(model, setup) + (compute_bytes(model, apart) if n_own else 0),
         overhead_bytes=BASE_BYTES + VOCABULARY_BYTES_PER_TOKEN * model.n_vocab,
         template_bytes=TEMPLATE_BYTES if model.has_template and setup.task == "generate" else 0,
         repacked_bytes=copies + once,

@@ -371,7 +371,7 @@ class Engine:
         started = time.perf_counter()
         try:
             self._runner.use_adapter(adapter)
-            logits = self._runner.run(rows)
+            logits = self._runner.run(rows, self._kv.n_used)
         except StepAborted:
             self._outcome.undo(work)
             return

@@ -12,7 +12,9 @@ import numpy as np
 
 from edgeagent.engine.batching.kv_cache import CellRun
 from edgeagent.engine.llama import kv_cells, kv_packing
-from edgeagent.engine.llama.model import Llama, StepAborted
+from edgeagent.engine.llama.batch import StepAborted
+from edgeagent.engine.llama.model import Llama
+from edgeagent.engine.llama.prompt_context import PromptContext, PromptRow
 from edgeagent.engine.llama.sampler_chain import Candidates
 from edgeagent.types.engine_config import EngineConfig
 
@@ -38,8 +40,9 @@ class Runner(Protocol):
     cell_bytes: int
     candidates: Candidates
 
-    def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
-        """Logits: float32 [n_outputs of all rows, n_vocab], in the order of the rows. Raises: Aborted."""
+    def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
+        """Logits: float32 [n_outputs of all rows, n_vocab], in the order of the rows. `n_used` cells are in
+        use before the step. Raises: StepAborted."""
         ...
 
     def piece(self, token: int) -> bytes:
@@ -91,9 +94,9 @@ class LlamaRunner:
         self.piece = llama.piece
         self.name = llama.text_of
         self.copy = llama.copy
-        self.trim = llama.trim
         self.n_movable = kv_packing.n_movable(llama)
-        self.set_threads = llama.set_threads
+        has_own = config.n_prompt_cells > 0 and self.cell_bytes > 0
+        self.prompts = PromptContext(llama, config) if has_own else None
         self.wait_briefly = llama.wait_briefly
         self.arm = llama.arm
         self.abort = llama.abort
@@ -110,9 +113,54 @@ class LlamaRunner:
     def place(self, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool:
         return kv_cells.place(self._llama, seq_id, first, last, data)
 
-    def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
+    def trim(self, seq_id: int, n: int) -> None:
+        self._llama.trim(seq_id, n)
+        if self.prompts is not None:
+            self.prompts.trim(seq_id, n)
+
+    def set_threads(self, n_threads: int) -> None:
+        self._llama.set_threads(n_threads)
+        if self.prompts is not None:
+            self.prompts.set_threads(n_threads)
+
+    def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
+        prompts = self._rows_apart(rows, n_used)
+        computed = self.prompts.compute(prompts) if self.prompts is not None and prompts else None
+        if computed is None:
+            return self._run_together(rows)
+        apart = {row.seq_id for row in prompts}
+        rest = [row for row in rows if row.seq_id not in apart]
+        if not rest:
+            return computed
+        others = self._run_together(rest)
+        return _in_order(rows, apart, computed, others) if len(computed) else others
+
+    def _rows_apart(self, rows: list[Row], n_used: int) -> list[PromptRow]:
+        """The rows that cost less in the context for prompts."""
+        if self.prompts is None or self._llama.adapters.current is not None:
+            return []
+        return [row for row in map(PromptRow._make, rows) if self.prompts.is_worth(row, n_used)]
+
+    def _run_together(self, rows: list[Row]) -> np.ndarray[Any, Any]:
         batch = self._llama.batch
         batch.clear()
         for row in rows:
             batch.add(row.seq_id, row.tokens, row.first_pos, n_outputs=row.n_outputs)
         return self._llama.decode()
+
+
+def _in_order(
+    rows: list[Row],
+    apart: set[int],
+    computed: np.ndarray[Any, Any],
+    others: np.ndarray[Any, Any],
+) -> np.ndarray[Any, Any]:
+    """The logits of rows that were computed `apart`, and of the others, in the order of the rows."""
+    logits = np.empty((len(computed) + len(others), computed.shape[1]), np.float32)
+    parts = {True: iter(computed), False: iter(others)}
+    at = 0
+    for row in rows:
+        for _ in range(row.n_outputs):
+            logits[at] = next(parts[row.seq_id in apart])
+            at += 1
+    return logits

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeagent.engine.llama.batch import StepAborted
 from edgeagent.engine.llama.bindings import lib
-from edgeagent.engine.llama.model import FLASH, Llama, StepAborted
+from edgeagent.engine.llama.model import FLASH, Llama
 from edgeagent.errors import EngineFailed, ModelUnusable
 from edgeagent.types.engine_config import EngineConfig
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,14 @@ from edgeagent.engine.llama.bindings import build, lib
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EngineFailed
 from edgeagent.types.engine_config import EngineConfig
+
+
+class Context(Protocol):
+    """A llama.cpp context, its memory, and a sequence id in it that is free."""
+
+    context: Any
+    memory: Any
+    spare_id: int
 
 
 def kind(llama: Llama, config: EngineConfig) -> str | None:
@@ -30,16 +38,30 @@ def cell_bytes(llama: Llama) -> int:
     return max(1, llama.kv_bytes() // llama.n_ctx)
 
 
-def lift(llama: Llama, seq_id: int, first: int, last: int) -> memoryview:
+def lift(llama: Context, seq_id: int, first: int, last: int) -> memoryview:
     """The state of positions [first, last) of a sequence, which keeps it. Raises: EngineFailed.
 
     It has pages of its own, which are returned when it is dropped."""
+    pages = mmap.mmap(-1, max(1, size(llama, seq_id, first, last)))
+    return read(llama, seq_id, first, last, pages)
+
+
+def size(llama: Context, seq_id: int, first: int, last: int) -> int:
+    """Bytes of the state of positions [first, last) of a sequence."""
     spare = llama.spare_id
     lib.llama_memory_seq_cp(llama.memory, seq_id, spare, first, last)
     try:
-        size = int(lib.llama_state_seq_get_size(llama.context, spare))
-        pages = mmap.mmap(-1, max(1, size))
-        n = int(lib.llama_state_seq_get_data(llama.context, _address_of(pages), size, spare))
+        return int(lib.llama_state_seq_get_size(llama.context, spare))
+    finally:
+        lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
+
+
+def read(llama: Context, seq_id: int, first: int, last: int, pages: mmap.mmap) -> memoryview:
+    """The state of positions [first, last) of a sequence, written to `pages`. Raises: EngineFailed."""
+    spare = llama.spare_id
+    lib.llama_memory_seq_cp(llama.memory, seq_id, spare, first, last)
+    try:
+        n = int(lib.llama_state_seq_get_data(llama.context, _address_of(pages), len(pages), spare))
     finally:
         lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
     if n == 0:
@@ -47,7 +69,7 @@ def lift(llama: Llama, seq_id: int, first: int, last: int) -> memoryview:
     return memoryview(pages)[:n]
 
 
-def place(llama: Llama, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool:
+def place(llama: Context, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool:
     """Give a sequence that has the positions before `first` those up to `last`. False, and nothing has
     changed, where llama.cpp does not take the bytes or finds no room for them."""
     spare = llama.spare_id

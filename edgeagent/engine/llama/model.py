@@ -16,6 +16,7 @@ import numpy as np
 from edgeagent.engine.llama import bindings
 from edgeagent.engine.llama.adapters import Adapters
 from edgeagent.engine.llama.barrier_waits import BarrierWaits
+from edgeagent.engine.llama.batch import Batch, run_batch
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.errors import EngineFailed, ModelUnusable
 from edgeagent.types.engine_config import DRAFT_OUTPUTS, EngineConfig
@@ -28,12 +29,6 @@ KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 BF16 = 30
 BITS_PER_VALUE = {"f16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 FLASH = {"auto": -1, "off": 0, "on": 1}
-_ABORTED = 2
-_NO_SLOT = 1
-
-
-class StepAborted(Exception):
-    """`decode` was interrupted by `abort`; the caller must trim the cells of the batch."""
 
 
 class Llama:
@@ -47,6 +42,7 @@ class Llama:
         self.wait_briefly = self._waits.shorten
         self._model = self._load_model(config)
         self.context: Any = None
+        self._more_contexts: list[Any] = []
         try:
             self._vocab = lib.llama_model_get_vocab(self._model)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self._vocab))
@@ -65,7 +61,6 @@ class Llama:
         self._pieces: dict[int, bytes] = {}
         self._special()
         self._batch = Batch(int(lib.llama_n_batch(self.context)))
-        self._views: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
 
     def _load_model(self, config: EngineConfig) -> Any:
         params = lib.llama_model_default_params()
@@ -105,6 +100,16 @@ class Llama:
         self._make_abortable(params)
         return params
 
+    def new_context(self, config: EngineConfig, **changes: int) -> Any:
+        """One more context of the model, until `close`. `changes` are parameters that differ."""
+        params = self._context_params(config)
+        for name, value in changes.items():
+            setattr(params, name, value)
+        context = lib.llama_init_from_model(self._model, params)
+        if context:
+            self._more_contexts.append(context)
+        return context
+
     def _create_context(self, config: EngineConfig) -> Any:
         context = lib.llama_init_from_model(self._model, self._context_params(config))
         if not context:
@@ -117,7 +122,8 @@ class Llama:
 
     def _make_abortable(self, params: Any) -> None:
         # libc's atoi on a one-byte string: C code that reads the flag without taking the GIL.
-        self._flag = ctypes.create_string_buffer(b"0", 2)
+        # One flag for all contexts: an abort ends the step of whichever runs.
+        self._flag = getattr(self, "_flag", None) or ctypes.create_string_buffer(b"0", 2)
         libc = ctypes.CDLL(None)
         params.abort_callback = ctypes.cast(libc.atoi, lib.ggml_abort_callback)
         params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
@@ -295,22 +301,7 @@ class Llama:
 
         Raises: Aborted; EngineFailed when llama.cpp reports an error.
         """
-        status = lib.llama_decode(self.context, self._batch.struct)
-        if status == _ABORTED:
-            raise StepAborted
-        if status == _NO_SLOT:
-            raise EngineFailed("The KV cache has no room for this step.")
-        if status != 0:
-            raise EngineFailed(f"llama.cpp failed a step with status {status}.")
-        n_outputs = self._batch.n_outputs
-        pointer = lib.llama_get_logits(self.context)
-        address = ctypes.addressof(pointer.contents)
-        view = self._views.get((address, n_outputs))
-        if view is None:
-            raw = (ctypes.c_float * (n_outputs * self.n_vocab)).from_address(address)
-            view = np.ctypeslib.as_array(raw).reshape(n_outputs, self.n_vocab)
-            self._views[address, n_outputs] = view
-        return view
+        return run_batch(self.context, self._batch, self.n_vocab)
 
     def warm_up(self) -> None:
         """Compute one token and drop it, so that the weights are in memory before the first request."""
@@ -332,51 +323,13 @@ class Llama:
 
     def close(self) -> None:
         self._waits.close()
-        if self.context:
-            lib.llama_free(self.context)
-            self.context = None
+        for context in [*self._more_contexts, self.context]:
+            if context:
+                lib.llama_free(context)
+        self._more_contexts, self.context = [], None
         if self._model:
             lib.llama_model_free(self._model)
             self._model = None
-
-
-class Batch:
-    """A llama_batch whose arrays are numpy's: filled by slices instead of field by field."""
-
-    def __init__(self, capacity: int) -> None:
-        self.token = np.zeros(capacity, np.int32)
-        self.pos = np.zeros(capacity, np.int32)
-        self.seq_id = np.zeros(capacity, np.int32)
-        self.output = np.zeros(capacity, np.int8)
-        self._one = np.ones(capacity, np.int32)
-        self._rows = self.seq_id.ctypes.data + 4 * np.arange(capacity, dtype=np.uint64)
-        self.struct = lib.llama_batch()
-        pointers: dict[str, np.ndarray[Any, Any]] = {
-            "token": self.token, "pos": self.pos, "n_seq_id": self._one,
-            "seq_id": self._rows, "logits": self.output,
-        }  # fmt: skip
-        kinds = dict(lib.llama_batch._fields_)
-        for name, values in pointers.items():
-            setattr(self.struct, name, ctypes.cast(values.ctypes.data, kinds[name]))
-        self.struct.n_tokens = 0
-        self.n_outputs = 0
-
-    def clear(self) -> None:
-        self.struct.n_tokens = 0
-        self.n_outputs = 0
-
-    def add(self, seq_id: int, tokens: array[int], first_pos: int, *, n_outputs: int) -> None:
-        """Append a run of tokens of one sequence, with logits after the last `n_outputs` of them."""
-        start = self.struct.n_tokens
-        end = start + len(tokens)
-        self.token[start:end] = tokens
-        self.pos[start:end] = np.arange(first_pos, first_pos + len(tokens), dtype=np.int32)
-        self.seq_id[start:end] = seq_id
-        self.output[start:end] = 0
-        if n_outputs:
-            self.output[end - n_outputs : end] = 1
-            self.n_outputs += n_outputs
-        self.struct.n_tokens = end
 
 
 def _token(token: int) -> int | None:

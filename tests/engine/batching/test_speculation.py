@@ -52,7 +52,7 @@ class CopyingRunner(FakeRunner):
     def next_token(self, tokens: list[int]) -> int:
         return copied(tokens)
 
-    def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
+    def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
         logits = super().run(rows)
         if not self.is_sure:
             for row in logits:

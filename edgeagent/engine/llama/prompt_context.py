@@ -1,0 +1,168 @@
+"""Computes prompts in a context of their own, and moves the cells to where answers are generated.
+
+In the unified cache each token of a prompt is compared with the cells of all sequences: 64 tokens beside
+seven answers of 1,500 tokens each cost 4 times as much as alone (SmolLM2-135M, 2 threads of a Zen 4). Here
+they meet their own cells only. After each step the new cells are in the main cache, and nothing else has to
+know.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgeagent.engine.llama import kv_cells
+from edgeagent.engine.llama.batch import Batch, run_batch
+from edgeagent.engine.llama.bindings import lib
+from edgeagent.engine.llama.model import Llama
+from edgeagent.errors import EngineFailed, ModelUnusable
+from edgeagent.types.engine_config import EngineConfig
+
+# Fewer tokens are computed beside answers at about the same cost.
+LEAST_TOKENS = 32
+# Moving a cell costs as much as comparing this many tokens with a cell of another sequence: 6 us and 0.15 us.
+COST_OF_MOVE = 40
+
+
+class PromptRow(NamedTuple):
+    """The tokens of one prompt in one step, from position `first_pos` on; logits after the last, or none."""
+
+    seq_id: int
+    tokens: array[int]
+    first_pos: int
+    n_outputs: int
+
+    @property
+    def last_pos(self) -> int:
+        return self.first_pos + len(self.tokens)
+
+
+class PromptContext:
+    """`n_prompt_cells` cells for the prompts that are being computed. Engine thread only.
+
+    It holds copies of what the main cache has, or what it is about to have.
+    """
+
+    def __init__(self, llama: Llama, config: EngineConfig) -> None:
+        self._llama = llama
+        self._n_cells = config.n_prompt_cells
+        self.spare_id = config.n_seq
+        self.context = llama.new_context(
+            config,
+            n_ctx=config.n_prompt_cells,
+            n_seq_max=config.n_seq + 1,
+            n_outputs_max=config.n_seq + 1,
+        )
+        if not self.context:
+            raise ModelUnusable(
+                f"No context of {self._n_cells} tokens for prompts could be made for {config.model_id}: "
+                "lower engine.prompt_cells, or set it to 0."
+            )
+        self.memory = lib.llama_get_memory(self.context)
+        self._batch = Batch(int(lib.llama_n_batch(self.context)))
+        self._free_ids = list(range(config.n_seq))
+        self._held: dict[int, tuple[int, int]] = {}  # by main id: id here, number of tokens
+        self._store = mmap.mmap(
+            -1, mmap.PAGESIZE
+        )  # its pages are used again: new ones cost 20 us a cell
+
+    def is_worth(self, row: PromptRow, n_used: int) -> bool:
+        """Whether a row costs less here, when all sequences of the main cache use `n_used` cells."""
+        n_tokens = len(row.tokens)
+        if n_tokens < LEAST_TOKENS or row.n_outputs > 1 or row.last_pos > self._n_cells:
+            return False
+        n_moved = n_tokens if self._length(row.seq_id) == row.first_pos else row.last_pos
+        return n_tokens * (n_used - row.first_pos) > COST_OF_MOVE * n_moved
+
+    def compute(self, rows: list[PromptRow]) -> np.ndarray[Any, Any] | None:
+        """Compute the rows and put their cells into the main cache. Returns logits: float32
+        [n_outputs, n_vocab], valid until the next call. None, and the main cache is as it was, where a part
+        did not fit.
+
+        Raises: StepAborted, EngineFailed.
+        """
+        if not all(self._fetch(row, rows) for row in rows):
+            return None
+        self._batch.clear()
+        for row in rows:
+            here, _ = self._held[row.seq_id]
+            self._batch.add(here, row.tokens, row.first_pos, n_outputs=row.n_outputs)
+        is_done = False
+        try:
+            logits = run_batch(self.context, self._batch, self._llama.n_vocab)
+            is_done = all(map(self._deliver, rows))
+        except EngineFailed:
+            return None
+        finally:
+            for row in rows:
+                here, _ = self._held[row.seq_id]
+                self._held[row.seq_id] = here, row.last_pos
+                if row.n_outputs or not is_done:  # the prompt is complete, or a part is missing
+                    self.drop(row.seq_id)
+        if not is_done:
+            for row in rows:
+                self._llama.trim(row.seq_id, row.first_pos)
+            return None
+        return logits
+
+    def trim(self, seq_id: int, n: int) -> None:
+        """A sequence of the main cache was cut back to its first n tokens."""
+        if self._length(seq_id) > n:
+            self.drop(seq_id)
+
+    def drop(self, seq_id: int) -> None:
+        found = self._held.pop(seq_id, None)
+        if found is not None:
+            self._free_ids.append(found[0])
+            lib.llama_memory_seq_rm(self.memory, found[0], -1, -1)
+
+    def clear(self) -> None:
+        for seq_id in list(self._held):
+            self.drop(seq_id)
+
+    def set_threads(self, n_threads: int) -> None:
+        lib.llama_set_n_threads(self.context, n_threads, n_threads)
+
+    def _length(self, seq_id: int) -> int:
+        return self._held[seq_id][1] if seq_id in self._held else 0
+
+    def _fetch(self, row: PromptRow, rows: list[PromptRow]) -> bool:
+        """Have the cells before a row, and room for its own."""
+        if self._length(row.seq_id) != row.first_pos:
+            self.drop(row.seq_id)
+        wanted = {one.seq_id for one in rows}
+        need = sum(one.last_pos for one in rows)
+        for seq_id in [seq_id for seq_id in self._held if seq_id not in wanted]:
+            if need + sum(n for _, n in self._held.values()) > self._n_cells or not self._free_ids:
+                self.drop(seq_id)
+        if need > self._n_cells:
+            return False
+        if row.seq_id in self._held:
+            return True
+        here = self._free_ids[-1]
+        if row.first_pos and not self._move(self._llama, row.seq_id, self, here, 0, row.first_pos):
+            return False
+        self._held[row.seq_id] = self._free_ids.pop(), row.first_pos
+        return True
+
+    def _deliver(self, row: PromptRow) -> bool:
+        here, _ = self._held[row.seq_id]
+        return self._move(self, here, self._llama, row.seq_id, row.first_pos, row.last_pos)
+
+    def _move(
+        self,
+        source: kv_cells.Context,
+        of: int,
+        target: kv_cells.Context,
+        to: int,
+        first: int,
+        last: int,
+    ) -> bool:
+        size = kv_cells.size(source, of, first, last)
+        if size > len(self._store):
+            self._store = mmap.mmap(-1, size)
+        data = kv_cells.read(source, of, first, last, self._store)
+        return kv_cells.place(target, to, first, last, data)

@@ -1,7 +1,7 @@
 """One stored response, from a client's input to what is kept of it.
 
 1. check that the response can be stored; one in the background must be
-2. check that a model can answer, before a conversation is held for it
+2. check that a model can answer, before a conversation is held for it; quotes of documents need none
 3. hold the conversation: one response of it at a time
 4. read what was said before, and look up items that the input names
 5. make messages and the prompt of them
@@ -36,6 +36,7 @@ from edgeagent.serving.conversations import WHY_INTERRUPTED, Conversations
 from edgeagent.serving.item_messages import messages_of
 from edgeagent.serving.items import Body, stored_item
 from edgeagent.serving.knowledge.base import KnowledgeBase
+from edgeagent.serving.knowledge.file_search_tool import decision_of
 from edgeagent.serving.prefix_store import PrefixStore, ThreadPosition
 from edgeagent.serving.request_log import AnswerLinks
 from edgeagent.serving.request_origin import RequestOrigin
@@ -189,7 +190,7 @@ class TurnService:
                 + (", or turn the store of this daemon on." if not self._archive.is_on else "."),
                 param="background",
             )
-        self._chats.chooser.for_text(turn.chat.model, origin, metadata=turn.chat.metadata)  # 2
+        decision_of(self._chats.chooser, origin, turn.chat, turn.offer.file_search)  # 2
         epoch = self._prefix_store.epoch(origin.owner)
         release = await self._hold(origin.owner, turn.dialogue.conversation_id)  # 3
         try:
@@ -204,7 +205,7 @@ class TurnService:
             request = (
                 await self._chats.request(origin, chat)  # 6
                 if text is None
-                else self._unasked(origin, chat)
+                else self._unasked(origin, chat, turn.offer)
             )
             response = response_object(
                 turn, metadata, request.decision, request.spec.sampling, is_stored
@@ -269,9 +270,9 @@ class TurnService:
         prompt = found.with_passages(dialogue.prompt)
         return dialogue._replace(prompt=prompt, privacy=privacy), found
 
-    def _unasked(self, origin: RequestOrigin, chat: ChatInput) -> ChatRequest:
+    def _unasked(self, origin: RequestOrigin, chat: ChatInput, offer: ToolOffer) -> ChatRequest:
         """The request of an answer that is known: no model is asked, or loaded."""
-        decision = self._chats.chooser.for_text(chat.model, origin, metadata=chat.metadata)
+        decision = decision_of(self._chats.chooser, origin, chat, offer.file_search)
         return ChatRequest(decision, GenerateSpec(prompts=chat.prompts))
 
     async def _hold(self, owner: str, conversation_id: str | None) -> Callable[[], None]:

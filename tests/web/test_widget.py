@@ -189,6 +189,30 @@ def test_bad_messages_are_refused(site: Site, body: dict[str, Any]) -> None:
     assert got.status_code == 400, got.text
 
 
+def test_quotes_need_no_model(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "models", tmp_path / "state", preload=False) as daemon,
+        httpx.Client(base_url=daemon.url, timeout=60) as client,
+    ):
+        file = {"file": ("dogs.txt", b"Dogs on a lead travel free.\n")}
+        made = client.post("/v1/files", data={"purpose": "assistants"}, files=file).json()
+        store = client.post("/v1/vector_stores", json={"file_ids": [made["id"]]}).json()["id"]
+        while client.get(f"/v1/vector_stores/{store}").json()["status"] != "completed":
+            pass
+        tool = {"type": "file_search", "vector_store_ids": [store]}
+
+        def ask(question: str, **more: str) -> httpx.Response:
+            body = {"model": "default", "input": question, "tools": [tool | more]}
+            return client.post("/v1/responses", json=body)
+
+        told = ask("Do dogs travel free?", answers="quotes")
+        assert told.status_code == 200, told.text
+        assert told.json()["output"][-1]["content"][0]["text"] == "Dogs on a lead travel free."
+        missing = ask("Who paints elephants?", answers="quotes").json()
+        assert missing["edgeagent"]["knowledge"]["basis"] == "nothing"
+        assert ask("Do dogs travel free?").status_code == 503  # which a model writes
+
+
 def test_the_script_is_small_and_fetched_without_a_key(site: Site) -> None:
     got = httpx.get(f"{site.daemon.url}/web/widget.js", headers={"sec-fetch-site": "cross-site"})
     assert got.status_code == 200 and got.content == WIDGET.read_bytes()

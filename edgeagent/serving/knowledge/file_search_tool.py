@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from edgeagent.errors import Unavailable
+from edgeagent.routing.decision import Decision
+
+if TYPE_CHECKING:
+    from edgeagent.serving.chat import ChatInput
+    from edgeagent.serving.model_choice import ModelChooser
+    from edgeagent.serving.request_origin import RequestOrigin
+
+NO_MODEL = "none"  # told as the model of an answer where no text model is installed
 OnThinEvidence = Literal["decline", "answer", "router", "human"]
 Answers = Literal["model", "quotes"]
 
@@ -23,3 +32,16 @@ class FileSearch(msgspec.Struct, frozen=True, kw_only=True):
     on_thin_evidence: OnThinEvidence | None = None
     nothing_found: str | None = None
     answers: Answers = "model"
+
+
+def decision_of(
+    chooser: ModelChooser, origin: RequestOrigin, chat: ChatInput, tool: FileSearch | None
+) -> Decision:
+    """The model of a turn. Answers that are sentences of documents need none: `NO_MODEL` stands for it where
+    no text model is installed. Raises as `ModelChooser.for_text`."""
+    try:
+        return chooser.for_text(chat.model, origin, metadata=chat.metadata)
+    except Unavailable:
+        if tool is None or tool.answers != "quotes":
+            raise
+        return Decision(NO_MODEL, "default")

@@ -191,7 +191,7 @@ def read_scope(path: Path) -> ScopeFile:
         why = str(exc)
     if why is not None:
         raise SettingsError(
-            f"The scope gate {path} cannot be used: {why}. Without it the model's probability alone decides; "
+            f"The scope gate {path} cannot be used: {why}. Without it the gate beside the model judges, or its probability alone; "
             "`edgeagent route calibrate --scope` makes a new one, or install the model again."
         )
     return file

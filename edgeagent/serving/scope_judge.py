@@ -1,6 +1,7 @@
 """Judges whether a text was in the scope of the assistant model that has answered it (routing/scope_gate.py).
 
-1. the gate of the model: the file in the state directory, else the one beside the model
+1. the gate of the model: the file in the state directory, or where that is none or cannot be used, the one
+   beside the model
 2. the score by words
 3. where that leaves it in doubt, and an embedding model is configured: the score with the vector of the text
 """
@@ -53,7 +54,7 @@ class ScopeJudge:
         self._models = models
         self._settings = settings.routing.scope
         self._state_dir = settings.state_dir
-        self._gates: dict[str, tuple[FileState, ScopeGate | None]] = {}
+        self._gates: dict[tuple[str, Path], tuple[FileState, ScopeGate | None]] = {}
         self._pending: set[asyncio.Task[Sequence[float] | None]] = set()
 
     async def covers(self, model_id: str, question: IntentQuestion) -> bool:
@@ -87,14 +88,19 @@ class ScopeJudge:
 
     async def _gate(self, model_id: str) -> ScopeGate | None:
         own = self._state_dir / FOLDER / f"{model_id}{SUFFIX}"
-        state = _state_of(own) or _state_of(self._models.beside_intents(model_id, SUFFIX))
-        if state is None:
-            return None
-        known = self._gates.get(model_id)
+        for path in (own, self._models.beside_intents(model_id, SUFFIX)):
+            state = _state_of(path)
+            if state is not None and (gate := await self._read(model_id, state)) is not None:
+                return gate
+        return None
+
+    async def _read(self, model_id: str, state: FileState) -> ScopeGate | None:
+        """The gate in a file, which is read again when it has changed."""
+        known = self._gates.get((model_id, state[0]))
         if known is None or known[0] != state:
             sha256 = self._models.find(model_id).sha256 or ""
             gate = await asyncio.to_thread(_read, state[0], sha256)
-            known = self._gates[model_id] = (state, gate)
+            known = self._gates[model_id, state[0]] = (state, gate)
         return known[1]
 
     # ---- 3

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zlib import compress
 
 import msgspec
 import numpy as np
@@ -75,6 +76,10 @@ def judge(tmp_path: Path, models: Models, engines: Any = None, **scope: Any) -> 
     return ScopeJudge(engines, models, settings)
 
 
+def write_of(file: ScopeFile) -> bytes:
+    return compress(msgspec.msgpack.encode(file))
+
+
 def with_vectors() -> ScopeFile:
     """A gate that the vector alone decides, and whose words are always in doubt."""
     file = scope_file()
@@ -136,6 +141,21 @@ async def test_a_calibrated_gate_in_the_state_directory_comes_first(tmp_path: Pa
     write_scope(scope_file(), tmp_path / "state" / "scope" / "small.scope")
     (tmp_path / "small.scope").write_bytes(b"nonsense")
     assert await judge(tmp_path, Models(tmp_path)).covers("small", question())
+
+
+async def test_the_gate_of_the_model_judges_where_the_calibrated_one_cannot_be_used(
+    tmp_path: Path, caplog
+):
+    own = tmp_path / "state" / "scope" / "small.scope"
+    own.parent.mkdir(parents=True)
+    write_scope(scope_file(), tmp_path / "small.scope")
+    one = judge(tmp_path, Models(tmp_path))
+    for damage in (b"nonsense", b"", write_of(scope_file("b" * 64))):
+        own.write_bytes(damage)
+        for _ in range(2):
+            found = await one.score("small", question(strange(3, 1)[0]), UNSURE)
+            assert found is not None and not found.is_inside
+    assert caplog.text.count("scope_gate_unusable") == 3, "once for each file"
 
 
 async def test_the_vector_decides_in_doubt_and_a_slow_one_is_not_waited_for(tmp_path: Path):

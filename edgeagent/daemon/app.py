@@ -370,8 +370,8 @@ class Daemon:
             await asyncio.wrap_future(self.keyring.note_sent(key_id, what))
 
     def _note(self, row: RequestRow) -> None:
+        row = self.chooser.routes.note(row)
         self.monitoring.end_request(row)
-        self.chooser.routes.note(row)
         if self._requests is not None:
             self._requests.add(row)
         if self._traces is not None:

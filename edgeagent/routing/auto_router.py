@@ -75,6 +75,7 @@ class AutoRouter:
         self._rules = _compiled(settings)
         self._routes = _named(settings)
         self._policy = read_policy(settings.policy) if settings.policy is not None else None
+        self.counts_energy = budgets.counts_energy(settings.budgets)
         self.uses_device = budgets.uses_device(settings.budgets) or any(
             uses_device(rule.match) for rule in settings.rules
         )
@@ -122,6 +123,8 @@ class AutoRouter:
             )
         scene = self._scene(request, state)
         trace = [TraceStep(f"model {one}", "excluded", why) for one, why in scene.excluded.items()]
+        if self.counts_energy and state.energy_source is None:
+            trace.append(TraceStep("energy budget", "unmeasured", "nothing here measures energy"))
         wanted, reason, rule = self._wanted(scene, trace)
         scores: dict[str, float] = {}
         if reason == "default" and (found := self._learned(scene, trace)) is not None:

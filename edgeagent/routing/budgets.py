@@ -1,8 +1,8 @@
 """Why a candidate is too expensive for a request now. Pure.
 
-The first candidate of a route is never too expensive: there is nothing smaller. Tokens are counted by API key
-and model over 24 hours; times are predicted from the last answers of the model and from what runs there
-(serving/model_usage.py).
+The first candidate of a route is never too expensive: there is nothing smaller. Tokens and joules are counted
+by API key and model over 24 hours; times and energy are predicted from the last answers of the model, times
+also from what runs there (serving/model_usage.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ def over_budget(
     if bound is not None and used >= bound:
         return f"this key has used {used} of {bound} tokens of the day"
     is_here = not model.access  # a model elsewhere takes no power of this device
+    spent = state.joules_of_key.get(model.model_id, 0.0)
+    bound_j = budgets.energy_per_key_day_j
+    if is_here and bound_j is not None and state.energy_source and spent >= bound_j:
+        return f"this key has used {spent:.0f} of {bound_j:g} J of the day"
+    if is_here and budgets.energy_j is not None and (model.answer_j or 0.0) > budgets.energy_j:
+        return f"an answer takes about {model.answer_j:.1f} J, {budgets.energy_j:g} J are allowed"
     if is_here and budgets.small_on_battery and state.is_on_battery:
         return "the device runs on battery"
     if is_here and budgets.small_when_hot and state.is_throttled:
@@ -35,5 +41,10 @@ def over_budget(
 
 
 def uses_device(budgets: RouteBudgets) -> bool:
-    """Whether the power or the heat of the device matters."""
-    return budgets.small_on_battery or budgets.small_when_hot
+    """Whether the power, the heat or the energy of the device matters."""
+    return budgets.small_on_battery or budgets.small_when_hot or counts_energy(budgets)
+
+
+def counts_energy(budgets: RouteBudgets) -> bool:
+    """Whether a budget needs what answers use of energy."""
+    return budgets.energy_j is not None or budgets.energy_per_key_day_j is not None

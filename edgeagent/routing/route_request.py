@@ -66,8 +66,8 @@ class RouteRequest:
 @dataclass(frozen=True)
 class ModelState:
     """One text model. `cooling_s`: seconds in which it is avoided; `n_busy`: requests that run or wait;
-    `first_token_s`, `answer_s`: how long an answer is predicted to take, None: not known;
-    `access`: which requests may be sent to each of its upstreams, empty for a model on this device."""
+    `first_token_s`, `answer_s`: how long an answer is predicted to take, `answer_j` its energy, None: not
+    known; `access`: which requests may be sent to each of its upstreams, empty for a model on this device."""
 
     model_id: str
     size_bytes: int = 0
@@ -77,6 +77,7 @@ class ModelState:
     cooling_s: float = 0.0
     first_token_s: float | None = None
     answer_s: float | None = None
+    answer_j: float | None = None
     access: tuple[Access, ...] = ()
 
 
@@ -85,7 +86,8 @@ class RouteState:
     """This device at one moment; None: not known.
 
     `models` by id; `default_id` and `larger_id` are the default model and the one that takes over from it.
-    `minute` of the local day. `tokens_of_key`: what the key of the request has used of models in 24 hours.
+    `minute` of the local day. `tokens_of_key`: what the key of the request has used of models in 24 hours,
+    and `joules_of_key` what that took; `energy_source`: what measures energy here.
     """
 
     models: Mapping[str, ModelState]
@@ -97,6 +99,8 @@ class RouteState:
     is_throttled: bool | None = None
     hottest_c: float | None = None
     tokens_of_key: Mapping[str, int] = field(default_factory=dict)
+    joules_of_key: Mapping[str, float] = field(default_factory=dict)
+    energy_source: str | None = None
 
 
 def text_of(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -191,8 +191,9 @@ def read_scope(path: Path) -> ScopeFile:
         why = str(exc)
     if why is not None:
         raise SettingsError(
-            f"The scope gate {path} cannot be used: {why}. Without it the gate beside the model judges, or its probability alone; "
-            "`edgeagent route calibrate --scope` makes a new one, or install the model again."
+            f"The scope gate {path} cannot be used: {why}. Without it the gate beside the model "
+            "judges, or its probability alone; `edgeagent route calibrate --scope` makes a new one, or "
+            "install the model again."
         )
     return file
 

@@ -1,4 +1,5 @@
-"""What models cost lately: tokens by key and model over 24 hours, and how long answers take.
+"""What models cost lately: tokens and joules by key and model over 24 hours, and how long answers take and
+what energy.
 
 Times are those of a model that answers one request: what was measured beside others is divided by their
 number, since they share the processor, and the prediction multiplies by what runs or waits now.
@@ -38,20 +39,48 @@ class AnswerTimes:
         self.answer_s += NEW_SHARE * (answer_s - self.answer_s)
 
 
+class DayCount:
+    """A sum over 24 hours, by slices of time."""
+
+    def __init__(self) -> None:
+        self._slices: deque[tuple[float, float]] = deque()
+
+    def add(self, at_s: float, value: float) -> None:
+        slices = self._slices
+        if slices and at_s - slices[-1][0] < SLICE_S:
+            slices[-1] = (slices[-1][0], slices[-1][1] + value)
+        else:
+            slices.append((at_s, value))
+
+    def total(self, now_s: float) -> float:
+        while self._slices and self._slices[0][0] <= now_s - DAY_S:
+            self._slices.popleft()
+        return sum(value for _, value in self._slices)
+
+
+Counts = dict[tuple[str, str], DayCount]
+
+
 class ModelUsage:
     """Event loop's thread only."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._tokens: dict[tuple[str, str], deque[tuple[float, int]]] = {}
+        self._tokens: Counts = {}
+        self._joules: Counts = {}
+        self._answer_j: dict[str, float] = {}
         self._times: dict[str, AnswerTimes] = {}
 
     def note(self, row: RequestRow, n_busy: int) -> None:
         """Count a request that has ended; `n_busy` others run or wait at its model."""
         if row.key_id is not None:
             self.add(row.key_id, row.model, row.n_prompt + row.n_generated)
+            self.add_joules(row.key_id, row.model, row.energy_j or 0.0)
         if row.status != 200 or row.ttft_ms is None:
             return
+        if row.energy_j is not None:
+            mean = self._answer_j.get(row.model, row.energy_j)
+            self._answer_j[row.model] = mean + NEW_SHARE * (row.energy_j - mean)
         queue_ms, n_sharing = row.queue_ms or 0.0, 1 + n_busy
         first_s = max(0.0, row.ttft_ms - queue_ms) / 1e3 / n_sharing
         answer_s = max(0.0, row.total_ms - queue_ms) / 1e3 / n_sharing
@@ -62,19 +91,21 @@ class ModelUsage:
 
     def add(self, key_id: str, model_id: str, n_tokens: int, ago_s: float = 0.0) -> None:
         """Count tokens of a key; those of before a restart were used `ago_s` seconds ago, oldest first."""
-        if n_tokens <= 0:
+        self._count(self._tokens, (key_id, model_id), n_tokens, ago_s)
+
+    def add_joules(self, key_id: str, model_id: str, joules: float, ago_s: float = 0.0) -> None:
+        """The same of energy."""
+        self._count(self._joules, (key_id, model_id), joules, ago_s)
+
+    def _count(self, counts: Counts, whose: tuple[str, str], value: float, ago_s: float) -> None:
+        if value <= 0:
             return
-        at = self._clock() - ago_s
-        if (key_id, model_id) not in self._tokens and len(self._tokens) >= MAX_PAIRS:
-            self._tokens.pop(next(iter(self._tokens)))
-        slices = self._tokens.setdefault((key_id, model_id), deque())
-        if slices and at - slices[-1][0] < SLICE_S:
-            slices[-1] = (slices[-1][0], slices[-1][1] + n_tokens)
-        else:
-            slices.append((at, n_tokens))
+        if whose not in counts and len(counts) >= MAX_PAIRS:
+            counts.pop(next(iter(counts)))
+        counts.setdefault(whose, DayCount()).add(self._clock() - ago_s, value)
 
     async def recall(self, database: Database) -> None:
-        """Count the tokens of the last 24 hours that the request log knows. Call before the first request."""
+        """Count the tokens and joules of the last 24 hours, by the request log. Call it first."""
         now = now_ms()
         try:
             found = await database.read_async(
@@ -85,23 +116,37 @@ class ModelUsage:
         except EdgeAgentError as exc:
             logger.warning("tokens_not_recalled code=%s", exc.code)
             return
-        for key_id, model_id, at_ms, n_tokens in found:
-            self.add(key_id, model_id, n_tokens, max(0.0, (now - at_ms) / 1e3))
+        for key_id, model_id, at_ms, n_tokens, joules in found:
+            ago_s = max(0.0, (now - at_ms) / 1e3)
+            self.add(key_id, model_id, n_tokens, ago_s)
+            self.add_joules(key_id, model_id, joules, ago_s)
 
     def tokens_of(self, key_id: str, model_ids: Mapping[str, object]) -> dict[str, int]:
         """The tokens that a key has used of each of these models in 24 hours, without unused ones."""
+        found = self._of_day(self._tokens, key_id, model_ids)
+        return {model_id: int(n) for model_id, n in found.items()}
+
+    def joules_of(self, key_id: str, model_ids: Mapping[str, object]) -> dict[str, float]:
+        """The same of energy."""
+        return self._of_day(self._joules, key_id, model_ids)
+
+    def _of_day(
+        self, counts: Counts, key_id: str, model_ids: Mapping[str, object]
+    ) -> dict[str, float]:
         found = {}
         for model_id in model_ids:
-            slices = self._tokens.get((key_id, model_id))
-            if slices is None:
+            count = counts.get((key_id, model_id))
+            if count is None:
                 continue
-            while slices and slices[0][0] <= self._clock() - DAY_S:
-                slices.popleft()
-            if slices:
-                found[model_id] = sum(n for _, n in slices)
+            if total := count.total(self._clock()):
+                found[model_id] = total
             else:
-                del self._tokens[key_id, model_id]
+                del counts[key_id, model_id]
         return found
+
+    def answer_j(self, model_id: str) -> float | None:
+        """Joules of an answer, the mean of the last ones; None: not measured."""
+        return self._answer_j.get(model_id)
 
     def predicted(self, model_id: str, n_busy: int) -> AnswerTimes | None:
         """Seconds to the first token and to the end of an answer beside `n_busy` others; None: not known."""

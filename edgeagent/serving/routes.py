@@ -10,7 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edgeagent.catalog.installed import InstalledModels
+from edgeagent.device.energy import read_energy
 from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import read_thermal
@@ -26,6 +29,7 @@ from edgeagent.routing.route_request import (
     text_of,
     window,
 )
+from edgeagent.serving.energy_watch import EnergyWatch, source_of
 from edgeagent.serving.model_usage import ModelUsage
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.upstreams.upstreams import Upstreams
@@ -58,7 +62,8 @@ class Routes:
     ) -> None:
         self.upstreams = upstreams or Upstreams(settings.upstreams)
         self.router = AutoRouter(settings)
-        self._counts_tokens = settings.budgets.tokens_per_key_day is not None
+        of = settings.budgets
+        self._recalls = of.tokens_per_key_day is not None or of.energy_per_key_day_j is not None
         self._names = frozenset(self.router.names)
         for name in (*self.router.names, *RESERVED):
             if self.upstreams.of(name):
@@ -72,6 +77,11 @@ class Routes:
         self._tree = SystemFiles(root)
         self._cold_from_s: dict[str, float] = {}  # by model, monotonic: when it may be tried again
         self.usage = ModelUsage()
+        self._energy = (
+            EnergyWatch(self._tree, lambda: self._n_running() > 0)
+            if self.router.counts_energy
+            else None
+        )
         self._device = RouteState({})
         self._device_read_s = float("-inf")
         self._reading: asyncio.Task[None] | None = None
@@ -87,6 +97,8 @@ class Routes:
 
     def decide(self, request: RouteRequest) -> Decision:
         """The model of a request. Raises: Forbidden, Unavailable (routing/auto_router.py)."""
+        if self._energy is not None:
+            self._energy.begin()
         return self.router.route(request, self.state(request.key_id))
 
     def state(self, key_id: str = "") -> RouteState:
@@ -100,6 +112,7 @@ class Routes:
             self._device,
             models=models,
             tokens_of_key=self.usage.tokens_of(key_id, models),
+            joules_of_key=self.usage.joules_of(key_id, models),
             default_id=default,
             larger_id=self._models.larger(default) if default is not None else None,
             minute=60 * now.tm_hour + now.tm_min,
@@ -125,6 +138,7 @@ class Routes:
                 n_busy=n_busy,
                 first_token_s=times.first_token_s if times is not None else None,
                 answer_s=times.answer_s if times is not None else None,
+                answer_j=self.usage.answer_j(model.id),
                 cooling_s=max(0.0, self._cold_from_s.get(model.id, 0.0) - now),
             )
         for model_id, upstreams in self.upstreams.models.items():
@@ -171,20 +185,34 @@ class Routes:
             battery_percent=power.battery_percent,
             is_throttled=throttling.is_throttled if throttling.is_known else None,
             hottest_c=thermal.hottest_c,
+            energy_source=source_of(read_energy(self._tree)) if self._energy is not None else None,
         )
 
     async def recall(self, database: Database | None) -> None:
-        """Count the tokens of before a restart, where a budget needs them. Call before the first request."""
-        if database is not None and self._counts_tokens:
+        """Count what was used before a restart, where a budget needs it. Call before the first request."""
+        if database is not None and self._recalls:
             await self.usage.recall(database)
 
-    def note(self, row: RequestRow) -> None:
-        """Count what a request has cost, which has ended."""
+    def _n_running(self) -> int:
+        """Requests that run on this device."""
+        clients = (one.client for one in self._residents() if one.state == "loaded")
+        return sum(one.health.n_running for one in clients if one is not None)
+
+    def note(self, row: RequestRow) -> RequestRow:
+        """Count what a request has cost, which has ended. Returns the row with its energy, where that is
+        measured for a budget."""
         busy = {one.model_id: one.client for one in self._residents() if one.state == "loaded"}
         client = busy.get(row.model)
         health = client.health if client is not None else None
         others = (health.n_running + health.n_waiting - 1) if health is not None else 0
+        if (
+            self._energy is not None and client is not None
+        ):  # what runs elsewhere takes no energy here
+            seconds = max(0.0, row.total_ms - (row.queue_ms or 0.0)) / 1e3
+            used = self._energy.used(seconds, max(1, self._n_running()))
+            row = msgspec.structs.replace(row, energy_j=used)
         self.usage.note(row, max(0, others))
+        return row
 
     def cool(self, model_id: str) -> None:
         """Avoid a model for a while, because it failed."""

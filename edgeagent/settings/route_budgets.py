@@ -22,6 +22,22 @@ class RouteBudgets(SettingsTable):
         description="longest time to a whole answer, as predicted from earlier answers of the model and its "
         "queue; default: no bound but the `timeout` of a request for its first token",
     )
+    energy_j: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="joules that an answer may take, as measured for earlier answers of the model (RAPL, INA "
+        "sensors or a battery in use); where nothing measures energy, and by default: no bound",
+    )
+    energy_per_key_day_j: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e12,
+        allow_inf_nan=False,
+        description="joules that each API key may use in 24 hours of every candidate behind the first one, "
+        "as measured; where nothing measures energy, and by default: no bound",
+    )
     max_queue: int | None = Field(
         default=None,
         ge=1,

@@ -135,16 +135,17 @@ def routes(db: StoreConnection, *, since_ms: int) -> list[dict[str, Any]]:
 
 def key_tokens(
     db: StoreConnection, *, since_ms: int, slice_ms: int
-) -> list[tuple[str, str, int, int]]:
-    """Tokens of each key and model since a time: key, model, UTC milliseconds, tokens; summed by slices of
-    time, oldest first."""
+) -> list[tuple[str, str, int, int, float]]:
+    """Tokens and joules of each key and model since a time: key, model, UTC milliseconds, tokens, joules;
+    summed by slices of time, oldest first."""
     found = db.execute(
-        "select key_id, model, max(created_ms), sum(n_prompt + n_generated) from request "
+        "select key_id, model, max(created_ms), sum(n_prompt + n_generated), "
+        "coalesce(sum(energy_j), 0.0) from request "
         "where created_ms >= :since and key_id is not null "
         "group by key_id, model, created_ms / :slice order by max(created_ms)",
         {"since": since_ms, "slice": slice_ms},
     ).fetchall()
-    return [(str(row[0]), str(row[1]), int(row[2]), int(row[3])) for row in found]
+    return [(str(row[0]), str(row[1]), int(row[2]), int(row[3]), float(row[4])) for row in found]
 
 
 def audio(db: StoreConnection, key_id: str, *, since_ms: int) -> list[tuple[int, float]]:

@@ -18,6 +18,8 @@ LATENCY = RouteBudgets(latency_s=2.0)
 QUEUE = RouteBudgets(max_queue=4)
 BATTERY = RouteBudgets(small_on_battery=True)
 HEAT = RouteBudgets(small_when_hot=True)
+ENERGY = RouteBudgets(energy_j=5.0)
+ENERGY_DAY = RouteBudgets(energy_per_key_day_j=100)
 NONE = RouteBudgets()
 
 
@@ -31,6 +33,17 @@ def slow(name: str, first_s: float, answer_s: float, **device: Any) -> RouteStat
 
 def used(**tokens: int) -> RouteState:
     return replace(state(), tokens_of_key=tokens)
+
+
+def costly(joules: float) -> RouteState:
+    """A device whose large model has measured answers."""
+    found = state(energy_source="rapl")
+    large = replace(found.models[LARGE], answer_j=joules)
+    return replace(found, models={**found.models, LARGE: large})
+
+
+def spent(source: str | None = "ina", **joules: float) -> RouteState:
+    return replace(state(energy_source=source), joules_of_key=joules)
 
 
 BEST = asked("x", "auto:quality")
@@ -58,6 +71,13 @@ CASES = [
     (NONE, "", asked("x", left_s=0.1), slow(SMALL, 1.5, 9.0), (SMALL, "default", "")),
     (QUEUE, "", BEST, state(busy=4), (MIDDLE, "budget", "4 requests run or wait")),
     (QUEUE, "", BEST, state(busy=3), (LARGE, "preferred", "")),
+    (ENERGY, "", BEST, costly(5.1), (MIDDLE, "budget", "about 5.1 J, 5 J are")),
+    (ENERGY, "", BEST, costly(5.0), (LARGE, "preferred", "")),
+    (ENERGY, "", BEST, state(), (LARGE, "preferred", "unmeasured")),
+    (ENERGY_DAY, "", BEST, spent(large=99.9), (LARGE, "preferred", "")),
+    (ENERGY_DAY, "", BEST, spent(large=100, small=900), (MIDDLE, "budget", "used 100 of 100 J")),
+    (ENERGY_DAY, "", BEST, spent(large=100, middle=200), (SMALL, "budget", "100 of 100 J")),
+    (ENERGY_DAY, "", BEST, spent(None, large=900), (LARGE, "preferred", "nothing here measures")),
     (BATTERY, "", BEST, state(is_on_battery=True), (SMALL, "budget", "battery")),
     (BATTERY, "", BEST, state(), (LARGE, "preferred", "")),
     (HEAT, "", BEST, state(is_throttled=True), (SMALL, "budget", "throttled")),

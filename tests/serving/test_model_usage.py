@@ -33,6 +33,19 @@ def usage(clock: Clock) -> ModelUsage:
     return ModelUsage(clock)
 
 
+def test_joules_count_for_a_day_and_their_mean_is_the_next_answers(usage, clock):
+    assert usage.answer_j("large") is None
+    usage.note(msgspec.structs.replace(ROW, energy_j=10.0), 0)
+    usage.note(ROW, 0)
+    assert usage.answer_j("large") == 10, "what was not measured says nothing"
+    usage.note(msgspec.structs.replace(ROW, energy_j=20.0), 0)
+    assert usage.answer_j("large") == pytest.approx(12)
+    assert usage.joules_of("key_ann", MODELS) == {"large": 30}
+    assert usage.joules_of("key_bob", MODELS) == {}
+    clock.now += DAY_S + 1
+    assert usage.joules_of("key_ann", MODELS) == {}
+
+
 def test_tokens_count_for_a_day_by_key_and_model(usage, clock):
     usage.note(ROW, 0)
     usage.note(msgspec.structs.replace(ROW, model="small", n_generated=0), 0)

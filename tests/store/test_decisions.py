@@ -306,10 +306,12 @@ def test_the_tokens_of_a_key_are_summed_by_slices_of_time(store):
         for n, at in enumerate((NOW - DAY - 1, NOW - 2000, NOW - 1000, NOW)):
             request(db, n, at=at)
         db.execute("update request set key_id = 'key_ann', n_prompt = 3, n_generated = 4")
+        db.execute("update request set energy_j = 1.5 where created_ms = ?", (NOW,))
 
     do(store, fill)
     found = store.read(lambda db: requests.key_tokens(db, since_ms=NOW - DAY, slice_ms=900_000))
     assert sum(row[3] for row in found) == 21 and {row[:2] for row in found} == {("key_ann", "m")}
+    assert sum(row[4] for row in found) == 1.5, "none was measured of the others"
     assert [row[2] for row in found] == sorted(row[2] for row in found)
 
 

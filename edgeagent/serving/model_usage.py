@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 DAY_S = 86_400.0
 SLICE_S = 900.0  # tokens of a quarter of an hour leave the day together
 NEW_SHARE = 0.2  # of a mean is the newest answer
+# A mean that is older says nothing: a model that a budget leaves out is tried again, and may be faster now.
+MEAN_KEPT_S = 600.0
 MAX_PAIRS = 4096  # of key and model that are counted
 
 
@@ -33,6 +35,7 @@ class AnswerTimes:
 
     first_token_s: float
     answer_s: float
+    at_s: float = 0.0  # of the last answer
 
     def add(self, first_token_s: float, answer_s: float) -> None:
         self.first_token_s += NEW_SHARE * (first_token_s - self.first_token_s)
@@ -68,7 +71,7 @@ class ModelUsage:
         self._clock = clock
         self._tokens: Counts = {}
         self._joules: Counts = {}
-        self._answer_j: dict[str, float] = {}
+        self._answer_j: dict[str, tuple[float, float]] = {}  # and when it was last measured
         self._times: dict[str, AnswerTimes] = {}
 
     def note(self, row: RequestRow, n_busy: int) -> None:
@@ -79,15 +82,21 @@ class ModelUsage:
         if row.status != 200 or row.ttft_ms is None:
             return
         if row.energy_j is not None:
-            mean = self._answer_j.get(row.model, row.energy_j)
-            self._answer_j[row.model] = mean + NEW_SHARE * (row.energy_j - mean)
+            mean = self.answer_j(row.model) or row.energy_j
+            mean += NEW_SHARE * (row.energy_j - mean)
+            self._answer_j[row.model] = mean, self._clock()
         queue_ms, n_sharing = row.queue_ms or 0.0, 1 + n_busy
         first_s = max(0.0, row.ttft_ms - queue_ms) / 1e3 / n_sharing
         answer_s = max(0.0, row.total_ms - queue_ms) / 1e3 / n_sharing
-        if (times := self._times.get(row.model)) is not None:
-            times.add(first_s, answer_s)
+        times = self._times.get(row.model)
+        if times is None or self._is_old(times.at_s):
+            times = self._times[row.model] = AnswerTimes(first_s, answer_s)
         else:
-            self._times[row.model] = AnswerTimes(first_s, answer_s)
+            times.add(first_s, answer_s)
+        times.at_s = self._clock()
+
+    def _is_old(self, at_s: float) -> bool:
+        return self._clock() - at_s > MEAN_KEPT_S
 
     def add(self, key_id: str, model_id: str, n_tokens: int, ago_s: float = 0.0) -> None:
         """Count tokens of a key; those of before a restart were used `ago_s` seconds ago, oldest first."""
@@ -145,12 +154,13 @@ class ModelUsage:
         return found
 
     def answer_j(self, model_id: str) -> float | None:
-        """Joules of an answer, the mean of the last ones; None: not measured."""
-        return self._answer_j.get(model_id)
+        """Joules of an answer, the mean of the last ones; None: not measured lately."""
+        mean, at_s = self._answer_j.get(model_id, (None, 0.0))
+        return None if mean is None or self._is_old(at_s) else mean
 
     def predicted(self, model_id: str, n_busy: int) -> AnswerTimes | None:
         """Seconds to the first token and to the end of an answer beside `n_busy` others; None: not known."""
         times = self._times.get(model_id)
-        if times is None:
+        if times is None or self._is_old(times.at_s):
             return None
         return AnswerTimes(times.first_token_s * (1 + n_busy), times.answer_s * (1 + n_busy))

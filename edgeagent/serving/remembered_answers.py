@@ -127,7 +127,8 @@ class RememberedAnswers:
         for attempt in list(self._attempts.values()):
             if attempt.started_s > oldest_s:
                 break
-            self._drop(attempt)
+            if attempt.ended.is_set():  # one that still runs is not to be done a second time
+                self._drop(attempt)
 
     def _make_room(self, owner: str, n_more: int) -> None:
         """Drop the oldest ended attempts, of the owner, then of all. Raises: RateLimited."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from edgeagent.serving.model_usage import DAY_S, MAX_PAIRS, ModelUsage
+from edgeagent.serving.model_usage import DAY_S, MAX_PAIRS, MEAN_KEPT_S, ModelUsage
 from edgeagent.store.requests import RequestRow
 
 ROW = RequestRow(
@@ -44,6 +44,19 @@ def test_joules_count_for_a_day_and_their_mean_is_the_next_answers(usage, clock)
     assert usage.joules_of("key_bob", MODELS) == {}
     clock.now += DAY_S + 1
     assert usage.joules_of("key_ann", MODELS) == {}
+
+
+def test_a_model_that_was_slow_long_ago_is_tried_again(usage, clock):
+    usage.note(msgspec.structs.replace(ROW, energy_j=10.0), 0)
+    clock.now += MEAN_KEPT_S
+    assert usage.answer_j("large") == 10
+    assert usage.predicted("large", 0) is not None
+    clock.now += 1
+    assert usage.answer_j("large") is None
+    assert usage.predicted("large", 0) is None
+    usage.note(msgspec.structs.replace(ROW, energy_j=1.0, total_ms=600.0), 0)
+    assert usage.answer_j("large") == 1, "nothing of the old mean"
+    assert usage.predicted("large", 0).answer_s == pytest.approx(0.5)
 
 
 def test_tokens_count_for_a_day_by_key_and_model(usage, clock):

@@ -56,6 +56,16 @@ def test_answers_expire():
     assert remembered.find("ann", "later", b"digest") is not None
 
 
+def test_a_request_that_runs_for_longer_is_not_done_twice():
+    now = 0.0
+    remembered = RememberedAnswers(lambda: now)
+    attempt = remembered.begin("ann", "slow", b"digest")
+    now = KEPT_S + 1
+    assert remembered.find("ann", "slow", b"digest") is attempt
+    remembered.end(attempt, ANSWER)
+    assert remembered.find("ann", "slow", b"digest") is None, "it is older than an answer is kept"
+
+
 def test_the_oldest_answers_of_an_owner_make_room_and_others_stay(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(remembered_answers, "MAX_OWNER_KEYS", 3)
     remembered = RememberedAnswers()

@@ -58,6 +58,7 @@ class FakeRunner:
         self.refuses_state = False
         self.n_packed = 0
         self.adapter: str | None = None
+        self.prompts = None
         self._is_aborted = False
 
     def next_token(self, tokens: list[int]) -> int:

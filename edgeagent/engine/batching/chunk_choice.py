@@ -31,7 +31,8 @@ class Running(Protocol):
 class ChunkChoice:
     """Engine thread only."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, *, can_part: bool = False) -> None:
+        self._can_part = can_part
         self._n_batch = config.n_batch
         self._budget_s = config.step_budget_ms / 1e3
         self._pace = Pace(prefill_per_s=config.prefill_tok_s)
@@ -50,7 +51,7 @@ class ChunkChoice:
 
     def take(self, costs: StepCosts) -> None:
         """Choose by this curve from now on."""
-        self._cost = StepCost(costs)
+        self._cost = StepCost(costs, can_part=self._can_part)
 
     def limit(self, lanes: Sequence[Lane], running: Collection[Running], share: float) -> int:
         """The most prompt tokens of the next step. `share`: of the time that a chunk may take otherwise."""
@@ -69,7 +70,7 @@ class ChunkChoice:
             lambda n: (
                 cost.predict(StepLoad(n_decode, n, cells, depth + n / 2)) if n or n_decode else 0.0
             ),
-            [n - n_decode for n in cost.sizes],
+            [n - n_decode for n in cost.sizes] + (cost.sizes if self._can_part else []),
             n_pending,
             self._n_batch - n_decode,
             budget_s if n_decode else ALONE * budget_s,

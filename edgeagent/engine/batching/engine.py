@@ -98,7 +98,7 @@ class Engine:
         self._waiting = Backlog(config, self.estimate)
         self._running: list[Sequence] = []  # oldest admission first
         self._open: dict[int, int] = {}  # answers still to end, by request
-        self.chunks = ChunkChoice(config)
+        self.chunks = ChunkChoice(config, can_part=runner.prompts is not None)
         self.probe = StepProbe(self._kv, runner, config.n_batch, self.chunks.longest_s)
         self._threads = ThreadChoice(config.n_threads, adapts=config.adapts_threads)
         self._n_threads, self._chunk_share = config.n_threads, 1.0  # threads of the last step

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
-from edgeagent.types.step_costs import TILE, StepCosts
+from edgeagent.types.step_costs import LEAST_APART, TILE, StepCosts
 
 # How far one step moves what is expected of steps of its size, and of all steps with prompts: a device
 # that heats up is noticed within a few steps, one slow step does not halve the chunk.
@@ -52,9 +52,13 @@ class StepLoad(NamedTuple):
 
 
 class StepCost:
-    """The cost curve of one model. Engine thread only."""
+    """The cost curve of one model. Engine thread only.
 
-    def __init__(self, measured: StepCosts) -> None:
+    `can_part`: prompts are computed apart from answers of the same step where that takes less time.
+    """
+
+    def __init__(self, measured: StepCosts, *, can_part: bool = False) -> None:
+        self._can_part = can_part
         self._sizes = sorted(measured.step_s)
         self._base = [measured.step_s[n] for n in self._sizes]
         self._cell_s, self._tiled_cell_s = measured.cell_s, measured.tiled_cell_s
@@ -68,6 +72,15 @@ class StepCost:
 
     def predict(self, load: StepLoad) -> float:
         """Seconds of a step."""
+        together_s = self._predict_together(load)
+        if not self._is_parted(load):
+            return together_s
+        return min(together_s, sum(map(self._predict_together, _parts(load))))
+
+    def _is_parted(self, load: StepLoad) -> bool:
+        return self._can_part and load.n_decode > 0 and load.n_prefill >= LEAST_APART
+
+    def _predict_together(self, load: StepLoad) -> float:
         n = load.n_tokens
         low, high, share = self._place(n)
         factor = (1 - share) * self._local[low] + share * self._local[high]
@@ -84,8 +97,17 @@ class StepCost:
 
     def observe(self, load: StepLoad, took_s: float) -> None:
         """A step took this long."""
+        if self._is_parted(load):
+            answers, prompts = _parts(load)
+            answers_s = self._predict_together(answers)
+            if answers_s + self._predict_together(prompts) < self._predict_together(load):
+                self._learn(prompts, max(took_s - answers_s, took_s / 4))
+                return
+        self._learn(load, took_s)
+
+    def _learn(self, load: StepLoad, took_s: float) -> None:
         bound = math.log(LARGEST_ERROR)
-        error = math.log(max(took_s, 1e-6) / self.predict(load))
+        error = math.log(max(took_s, 1e-6) / self._predict_together(load))
         error = max(-bound, min(bound, error))
         low, high, share = self._place(load.n_tokens)
         self._local[low] += LOCAL_WEIGHT * (1 - share) * error
@@ -109,6 +131,14 @@ class StepCost:
             near = low if n_tokens < TILE else high
             return near, near, 0.0
         return low, high, (n_tokens - self._sizes[low]) / (self._sizes[high] - self._sizes[low])
+
+
+def _parts(load: StepLoad) -> tuple[StepLoad, StepLoad]:
+    """The answers and the prompts of a step."""
+    return (
+        load._replace(n_prefill=0, prompt_depth=0.0),
+        load._replace(n_decode=0, decode_cells=0.0),
+    )
 
 
 def pick_chunk(

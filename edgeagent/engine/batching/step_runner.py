@@ -39,6 +39,7 @@ class Runner(Protocol):
     n_movable: int
     cell_bytes: int
     candidates: Candidates
+    prompts: PromptContext | None  # where prompts are computed apart from answers
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
         """Logits: float32 [n_outputs of all rows, n_vocab], in the order of the rows. `n_used` cells are in

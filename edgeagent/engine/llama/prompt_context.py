@@ -20,9 +20,8 @@ from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EngineFailed, ModelUnusable
 from edgeagent.types.engine_config import EngineConfig
+from edgeagent.types.step_costs import LEAST_APART
 
-# Fewer tokens are computed beside answers at about the same cost.
-LEAST_TOKENS = 32
 # Moving a cell costs as much as comparing this many tokens with a cell of another sequence: 6 us and 0.15 us.
 COST_OF_MOVE = 40
 
@@ -72,7 +71,7 @@ class PromptContext:
     def is_worth(self, row: PromptRow, n_used: int) -> bool:
         """Whether a row costs less here, when all sequences of the main cache use `n_used` cells."""
         n_tokens = len(row.tokens)
-        if n_tokens < LEAST_TOKENS or row.n_outputs > 1 or row.last_pos > self._n_cells:
+        if n_tokens < LEAST_APART or row.n_outputs > 1 or row.last_pos > self._n_cells:
             return False
         n_moved = n_tokens if self._length(row.seq_id) == row.first_pos else row.last_pos
         return n_tokens * (n_used - row.first_pos) > COST_OF_MOVE * n_moved

@@ -128,3 +128,29 @@ def test_a_device_that_slows_down_gets_smaller_chunks_of_every_size():
     for _ in range(40):
         cost.observe(StepLoad(0, 32), 2 * SMOOTH[32])
     assert cost.predict(StepLoad(0, 256)) > 1.4 * SMOOTH[256]
+
+
+BESIDE = StepLoad(7, 64, decode_cells=3500, prompt_depth=32)
+
+
+def test_a_step_whose_prompts_are_computed_apart_costs_its_parts():
+    """64 tokens in a tile meet the cells of the answers; 16 are never apart."""
+    costs = StepCosts(step_s=SMOOTH, cell_s=2e-6, tiled_cell_s=4e-7)
+    together, apart = StepCost(costs), StepCost(costs, can_part=True)
+    answers, prompt = StepLoad(7, 0, decode_cells=3500), StepLoad(0, 64, prompt_depth=32)
+    expected = together.predict(answers) + together.predict(prompt)
+    assert apart.predict(BESIDE) == pytest.approx(expected)
+    assert expected < together.predict(BESIDE)
+    few = BESIDE._replace(n_prefill=16)
+    assert apart.predict(few) == together.predict(few)
+    assert apart.predict(prompt) == together.predict(prompt)
+
+
+def test_what_a_parted_step_took_is_learned_of_its_prompt():
+    costs = StepCosts(step_s=SMOOTH, cell_s=2e-6, tiled_cell_s=4e-7)
+    cost = StepCost(costs, can_part=True)
+    answers_s = cost.predict(StepLoad(7, 0, decode_cells=3500))
+    for _ in range(40):
+        cost.observe(BESIDE, answers_s + 0.5)
+    assert cost.predict(StepLoad(7, 0, decode_cells=3500)) == pytest.approx(answers_s)
+    assert cost.predict(BESIDE) == pytest.approx(answers_s + 0.5, rel=0.1)

@@ -10,8 +10,9 @@ import pytest
 
 from edgeagent.engine.batching.step_runner import LlamaRunner, Row, StepAborted
 from edgeagent.engine.llama.model import Llama
-from edgeagent.engine.llama.prompt_context import COST_OF_MOVE, LEAST_TOKENS, PromptRow
+from edgeagent.engine.llama.prompt_context import COST_OF_MOVE, PromptRow
 from edgeagent.types.engine_config import EngineConfig, cells_for_prompts
+from edgeagent.types.step_costs import LEAST_APART
 
 DEPTH = 96  # tokens of each running sequence
 N_OTHERS = 3
@@ -133,8 +134,8 @@ def test_more_prompts_than_it_has_cells_for_are_computed_all_the_same(runner: Ll
 @pytest.mark.parametrize(
     ("n", "first", "n_outputs", "n_used", "is_worth"),
     [
-        (LEAST_TOKENS, 0, 1, 10 * COST_OF_MOVE, True),
-        (LEAST_TOKENS - 1, 0, 1, MANY, False),  # small
+        (LEAST_APART, 0, 1, 10 * COST_OF_MOVE, True),
+        (LEAST_APART - 1, 0, 1, MANY, False),  # small
         (64, 0, 1, COST_OF_MOVE, False),  # nobody else has cells
         (64, 400, 1, 400 + COST_OF_MOVE, False),  # its own history costs more to move
         (64, 400, 1, 400 + 8 * COST_OF_MOVE, True),

@@ -74,13 +74,13 @@ class GenerationWorker:
         self._requests: dict[int, Request] = {}
         self._loop = Loop(channel)
         self._llama = Llama(config)
+        self._runner = LlamaRunner(self._llama, config)  # has cells, too
         # Before the first step, which starts threads.
         given_back = (
             zero_pages.give_back(confinement.private_mappings()) if config.cells_on_demand else 0
         )
         self._llama.warm_up()
         template = config.chat_template or self._llama.chat_template()
-        self._runner = LlamaRunner(self._llama, config)
         self._engine = Engine(
             config,
             self._runner,

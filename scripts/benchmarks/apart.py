@@ -7,9 +7,7 @@ ways, in turn; `engine/llama/prompt_context.py` says why they differ.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import sys
 import time
 from array import array
 from pathlib import Path
@@ -21,13 +19,11 @@ from edgeagent.catalog.model_library import Library
 from edgeagent.engine.batching.step_runner import LlamaRunner, Row
 from edgeagent.engine.llama.model import Llama
 from edgeagent.types.engine_config import EngineConfig
-from edgeagent.worker.process_environment import worker_environment
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL
 from tests.conftest import CACHE
 
 N_OTHERS = 7
-MARK = "EDGEAGENT_BENCH_APART"  # the environment is that of a worker already
 
 
 class Loop:
@@ -73,10 +69,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=500, help="tokens of each running answer")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    if MARK not in os.environ:  # threads wait as those of workers do
-        os.environ |= worker_environment(True) | {MARK: "1"}
-        command = [sys.executable, "-m", "scripts.benchmarks", "apart", *sys.argv[1:]]
-        os.execv(sys.executable, command)
+    machine.become_worker("apart")
     loop = Loop(Library(args.models_dir).resolve(args.model).path, args.threads, args.depth)
     steps = {
         f"{n} tokens of a {'turn' if is_turn else 'prompt'}{', 7 decoding' if is_beside else ''}": (

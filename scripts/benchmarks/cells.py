@@ -8,9 +8,7 @@ prefixes out once they have cost as much as that.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import sys
 import time
 from array import array
 from collections.abc import Callable
@@ -23,7 +21,6 @@ from edgeagent.catalog.model_library import Library
 from edgeagent.engine.llama import kv_cells
 from edgeagent.engine.llama.model import Llama
 from edgeagent.types.engine_config import EngineConfig
-from edgeagent.worker.process_environment import worker_environment
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL
 from tests.conftest import CACHE
@@ -31,7 +28,6 @@ from tests.conftest import CACHE
 N_SEQ = 8
 DEPTH = 100  # tokens of each sequence that generates
 PIECE = 512  # cells of an idle prefix
-MARK = "EDGEAGENT_BENCH_CELLS"  # the environment is that of a worker already
 
 
 class Loop:
@@ -89,10 +85,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
-    if MARK not in os.environ:  # threads wait as those of workers do
-        os.environ |= worker_environment(True) | {MARK: "1"}
-        command = [sys.executable, "-m", "scripts.benchmarks", "cells", *sys.argv[1:]]
-        os.execv(sys.executable, command)
+    machine.become_worker("cells")
     loop = Loop(Library(args.models_dir).resolve(args.model).path, args.threads)
     steps: dict[str, Callable[[], float]] = {
         f"{n} decoding": lambda n=n: loop.decode(n) for n in (1, 2, 8)

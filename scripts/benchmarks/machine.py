@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from edgeagent.worker.process_environment import worker_environment
+
+_WORKER = "EDGEAGENT_BENCH_WORKER"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -21,6 +25,14 @@ def describe() -> str:
             break
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, {platform.release()}"
+
+
+def become_worker(benchmark: str) -> None:
+    """Begin this benchmark anew in a worker's environment, in which threads wait for each other as there."""
+    if _WORKER not in os.environ:
+        os.environ |= worker_environment(True) | {_WORKER: "1"}
+        command = [sys.executable, "-m", "scripts.benchmarks", benchmark, *sys.argv[1:]]
+        os.execv(sys.executable, command)
 
 
 def bandwidth_bytes_per_s(n_threads: int) -> float:

@@ -75,12 +75,6 @@ class AdapterFile(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-def cells_for_prompts(wanted: int, n_ctx: int, n_seq: int) -> int:
-    """The cells of a context for prompts beside one of `n_ctx`: a quarter of them at most, and none where
-    no other sequence runs."""
-    return min(wanted, n_ctx // 4) // 256 * 256 if n_seq > 1 else 0
-
-
 class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     """How to load one model into an engine worker.
 
@@ -127,9 +121,10 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
 
     @property
     def n_prompt_cells(self) -> int:
-        """As many of `prompt_cells` as there are."""
-        is_able = self.task == "generate" and not self.reproducible
-        return cells_for_prompts(self.prompt_cells, self.n_ctx, self.n_seq) if is_able else 0
+        """As many of `prompt_cells` as there are: a quarter of all cells at most, and none where no other
+        sequence runs."""
+        is_able = self.task == "generate" and not self.reproducible and self.n_seq > 1
+        return min(self.prompt_cells, self.n_ctx // 4) // 256 * 256 if is_able else 0
 
     @property
     def is_drafting(self) -> bool:

@@ -5,30 +5,19 @@
 
 from __future__ import annotations
 
-from array import array
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from edgeagent.engine.batching.kv_cache import CellRun
 from edgeagent.engine.llama import kv_cells, kv_packing
-from edgeagent.engine.llama.batch import StepAborted
+from edgeagent.engine.llama.batch import Row, StepAborted
 from edgeagent.engine.llama.model import Llama
-from edgeagent.engine.llama.prompt_context import PromptContext, PromptRow
+from edgeagent.engine.llama.prompt_context import PromptContext
 from edgeagent.engine.llama.sampler_chain import Candidates
 from edgeagent.types.engine_config import EngineConfig
 
 __all__ = ["LlamaRunner", "Row", "Runner", "StepAborted"]
-
-
-class Row(NamedTuple):
-    """The tokens of one sequence in one step, from position `first_pos` on. Logits are needed after the last
-    `n_outputs` of them."""
-
-    seq_id: int
-    tokens: array[int]
-    first_pos: int
-    n_outputs: int
 
 
 class Runner(Protocol):
@@ -136,11 +125,11 @@ class LlamaRunner:
         others = self._run_together(rest)
         return _in_order(rows, apart, computed, others) if len(computed) else others
 
-    def _rows_apart(self, rows: list[Row], n_used: int) -> list[PromptRow]:
+    def _rows_apart(self, rows: list[Row], n_used: int) -> list[Row]:
         """The rows that cost less in the context for prompts."""
         if self.prompts is None or self._llama.adapters.current is not None:
             return []
-        return [row for row in map(PromptRow._make, rows) if self.prompts.is_worth(row, n_used)]
+        return [row for row in rows if self.prompts.is_worth(row, n_used)]
 
     def _run_together(self, rows: list[Row]) -> np.ndarray[Any, Any]:
         batch = self._llama.batch

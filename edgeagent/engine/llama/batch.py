@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,21 @@ _NO_SLOT = 1
 
 class StepAborted(Exception):
     """`decode` was interrupted by `abort`; the caller must trim the cells of the batch."""
+
+
+class Row(NamedTuple):
+    """The tokens of one sequence in one step, from position `first_pos` on. Logits are needed after the last
+    `n_outputs` of them."""
+
+    seq_id: int
+    tokens: array[int]
+    first_pos: int
+    n_outputs: int
+
+    @property
+    def last_pos(self) -> int:
+        """The position behind them."""
+        return self.first_pos + len(self.tokens)
 
 
 class Batch:

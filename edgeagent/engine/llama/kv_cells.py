@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,30 +39,26 @@ def cell_bytes(llama: Llama) -> int:
     return max(1, llama.kv_bytes() // llama.n_ctx)
 
 
-def lift(llama: Context, seq_id: int, first: int, last: int) -> memoryview:
-    """The state of positions [first, last) of a sequence, which keeps it. Raises: EngineFailed.
-
-    It has pages of its own, which are returned when it is dropped."""
-    pages = mmap.mmap(-1, max(1, size(llama, seq_id, first, last)))
-    return read(llama, seq_id, first, last, pages)
+def new_pages(n_bytes: int) -> mmap.mmap:
+    """Pages that are returned when they are dropped."""
+    return mmap.mmap(-1, max(1, n_bytes))
 
 
-def size(llama: Context, seq_id: int, first: int, last: int) -> int:
-    """Bytes of the state of positions [first, last) of a sequence."""
+def lift(
+    llama: Context,
+    seq_id: int,
+    first: int,
+    last: int,
+    room: Callable[[int], mmap.mmap] = new_pages,
+) -> memoryview:
+    """The state of positions [first, last) of a sequence, which keeps it, in the pages that `room` gives for
+    so many bytes. Raises: EngineFailed."""
     spare = llama.spare_id
     lib.llama_memory_seq_cp(llama.memory, seq_id, spare, first, last)
     try:
-        return int(lib.llama_state_seq_get_size(llama.context, spare))
-    finally:
-        lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
-
-
-def read(llama: Context, seq_id: int, first: int, last: int, pages: mmap.mmap) -> memoryview:
-    """The state of positions [first, last) of a sequence, written to `pages`. Raises: EngineFailed."""
-    spare = llama.spare_id
-    lib.llama_memory_seq_cp(llama.memory, seq_id, spare, first, last)
-    try:
-        n = int(lib.llama_state_seq_get_data(llama.context, _address_of(pages), len(pages), spare))
+        size = int(lib.llama_state_seq_get_size(llama.context, spare))
+        pages = room(size)
+        n = int(lib.llama_state_seq_get_data(llama.context, _address_of(pages), size, spare))
     finally:
         lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
     if n == 0:

@@ -41,6 +41,7 @@ class Llama:
         self._waits = BarrierWaits()
         self.wait_briefly = self._waits.shorten
         self._model = self._load_model(config)
+        self._flag = ctypes.create_string_buffer(b"0", 2)  # of all contexts: one of them runs
         self.context: Any = None
         self._more_contexts: list[Any] = []
         try:
@@ -122,8 +123,6 @@ class Llama:
 
     def _make_abortable(self, params: Any) -> None:
         # libc's atoi on a one-byte string: C code that reads the flag without taking the GIL.
-        # One flag for all contexts: an abort ends the step of whichever runs.
-        self._flag = getattr(self, "_flag", None) or ctypes.create_string_buffer(b"0", 2)
         libc = ctypes.CDLL(None)
         params.abort_callback = ctypes.cast(libc.atoi, lib.ggml_abort_callback)
         params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)

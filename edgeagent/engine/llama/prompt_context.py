@@ -9,13 +9,12 @@ know.
 from __future__ import annotations
 
 import mmap
-from array import array
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from edgeagent.engine.llama import kv_cells
-from edgeagent.engine.llama.batch import Batch, run_batch
+from edgeagent.engine.llama.batch import Batch, Row, run_batch
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EngineFailed, ModelUnusable
@@ -24,19 +23,6 @@ from edgeagent.types.step_costs import LEAST_APART
 
 # Moving a cell costs as much as comparing this many tokens with a cell of another sequence: 6 us and 0.15 us.
 COST_OF_MOVE = 40
-
-
-class PromptRow(NamedTuple):
-    """The tokens of one prompt in one step, from position `first_pos` on; logits after the last, or none."""
-
-    seq_id: int
-    tokens: array[int]
-    first_pos: int
-    n_outputs: int
-
-    @property
-    def last_pos(self) -> int:
-        return self.first_pos + len(self.tokens)
 
 
 class PromptContext:
@@ -48,6 +34,7 @@ class PromptContext:
     def __init__(self, llama: Llama, config: EngineConfig) -> None:
         self._llama = llama
         self._n_cells = config.n_prompt_cells
+        self._n_threads = config.n_threads
         self.spare_id = config.n_seq
         self.context = llama.new_context(
             config,
@@ -68,7 +55,7 @@ class PromptContext:
             -1, mmap.PAGESIZE
         )  # its pages are used again: new ones cost 20 us a cell
 
-    def is_worth(self, row: PromptRow, n_used: int) -> bool:
+    def is_worth(self, row: Row, n_used: int) -> bool:
         """Whether a row costs less here, when all sequences of the main cache use `n_used` cells."""
         n_tokens = len(row.tokens)
         if n_tokens < LEAST_APART or row.n_outputs > 1 or row.last_pos > self._n_cells:
@@ -76,7 +63,7 @@ class PromptContext:
         n_moved = n_tokens if self._length(row.seq_id) == row.first_pos else row.last_pos
         return n_tokens * (n_used - row.first_pos) > COST_OF_MOVE * n_moved
 
-    def compute(self, rows: list[PromptRow]) -> np.ndarray[Any, Any] | None:
+    def compute(self, rows: list[Row]) -> np.ndarray[Any, Any] | None:
         """Compute the rows and put their cells into the main cache. Returns logits: float32
         [n_outputs, n_vocab], valid until the next call. None, and the main cache is as it was, where a part
         did not fit.
@@ -123,12 +110,15 @@ class PromptContext:
             self.drop(seq_id)
 
     def set_threads(self, n_threads: int) -> None:
+        if n_threads == self._n_threads:
+            return
+        self._n_threads = n_threads
         lib.llama_set_n_threads(self.context, n_threads, n_threads)
 
     def _length(self, seq_id: int) -> int:
         return self._held[seq_id][1] if seq_id in self._held else 0
 
-    def _fetch(self, row: PromptRow, rows: list[PromptRow]) -> bool:
+    def _fetch(self, row: Row, rows: list[Row]) -> bool:
         """Have the cells before a row, and room for its own."""
         if self._length(row.seq_id) != row.first_pos:
             self.drop(row.seq_id)
@@ -147,7 +137,7 @@ class PromptContext:
         self._held[row.seq_id] = self._free_ids.pop(), row.first_pos
         return True
 
-    def _deliver(self, row: PromptRow) -> bool:
+    def _deliver(self, row: Row) -> bool:
         here, _ = self._held[row.seq_id]
         return self._move(self, here, self._llama, row.seq_id, row.first_pos, row.last_pos)
 
@@ -160,8 +150,10 @@ class PromptContext:
         first: int,
         last: int,
     ) -> bool:
-        size = kv_cells.size(source, of, first, last)
-        if size > len(self._store):
-            self._store = mmap.mmap(-1, size)
-        data = kv_cells.read(source, of, first, last, self._store)
+        data = kv_cells.lift(source, of, first, last, self._room)
         return kv_cells.place(target, to, first, last, data)
+
+    def _room(self, n_bytes: int) -> mmap.mmap:
+        if n_bytes > len(self._store):
+            self._store = mmap.mmap(-1, n_bytes)
+        return self._store

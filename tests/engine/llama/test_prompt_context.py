@@ -5,13 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 
 from edgeagent.engine.batching.step_runner import LlamaRunner, Row, StepAborted
 from edgeagent.engine.llama.model import Llama
-from edgeagent.engine.llama.prompt_context import COST_OF_MOVE, PromptRow
-from edgeagent.types.engine_config import EngineConfig, cells_for_prompts
+from edgeagent.engine.llama.prompt_context import COST_OF_MOVE
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.step_costs import LEAST_APART
 
 DEPTH = 96  # tokens of each running sequence
@@ -147,8 +148,7 @@ def test_what_is_worth_moving(
     runner: LlamaRunner, n: int, first: int, n_outputs: int, n_used: int, is_worth: bool
 ) -> None:
     assert runner.prompts is not None
-    prompt = PromptRow._make(row(3, n, first, n_outputs))
-    assert runner.prompts.is_worth(prompt, n_used) is is_worth
+    assert runner.prompts.is_worth(row(3, n, first, n_outputs), n_used) is is_worth
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,6 @@ def test_what_is_worth_moving(
     [(2048, 16384, 8, 2048), (2048, 4096, 8, 1024), (2048, 900, 8, 0), (2048, 8192, 1, 0), (0, 8192, 8, 0)],
 )  # fmt: skip
 def test_how_many_cells_there_are(wanted: int, n_ctx: int, n_seq: int, n_cells: int) -> None:
-    assert cells_for_prompts(wanted, n_ctx, n_seq) == n_cells
+    config = EngineConfig(model_id="s", path="", n_ctx=n_ctx, n_seq=n_seq, prompt_cells=wanted)
+    assert config.n_prompt_cells == n_cells
+    assert msgspec.structs.replace(config, reproducible=True).n_prompt_cells == 0

@@ -81,10 +81,18 @@ class EnergyWatch:
 
     def __init__(self, tree: SystemFiles, is_busy: Callable[[], bool]) -> None:
         self.history = EnergyHistory()
+        self._first_source = source_of(
+            read_energy(tree)
+        )  # once: later ones are read beside the loop
         self._tree = tree
         self._is_busy = is_busy
         self._until_s = 0.0
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def source(self) -> str | None:
+        """What measures energy here."""
+        return self.history.source or self._first_source
 
     def begin(self) -> None:
         """A request is about to run. Without an event loop nothing is measured."""

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from edgeagent.catalog.installed import InstalledModels
-from edgeagent.device.energy import read_energy
 from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import read_thermal
@@ -29,7 +28,7 @@ from edgeagent.routing.route_request import (
     text_of,
     window,
 )
-from edgeagent.serving.energy_watch import EnergyWatch, source_of
+from edgeagent.serving.energy_watch import EnergyWatch
 from edgeagent.serving.model_usage import ModelUsage
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.upstreams.upstreams import Upstreams
@@ -185,7 +184,7 @@ class Routes:
             battery_percent=power.battery_percent,
             is_throttled=throttling.is_throttled if throttling.is_known else None,
             hottest_c=thermal.hottest_c,
-            energy_source=source_of(read_energy(self._tree)) if self._energy is not None else None,
+            energy_source=self._energy.source if self._energy is not None else None,
         )
 
     async def recall(self, database: Database | None) -> None:

@@ -15,7 +15,7 @@ from edgeagent.catalog.assistant_intents import ALL
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.cli.shared.options import configured
 from edgeagent.cli.shared.progress import timed_progress
-from edgeagent.errors import InvalidParameter, ModelNotFound
+from edgeagent.errors import InvalidParameter, ModelNotFound, SettingsError
 from edgeagent.serving.scope_judge import FOLDER, SUFFIX
 from edgeagent.settings import Settings
 
@@ -88,20 +88,27 @@ def told_of_gate(
 
 
 def _current(models: InstalledModels, model_id: str, target: Path) -> ScopeFile:
-    """The gate in use. Raises: InvalidParameter without one; SettingsError."""
+    """The gate in use: the calibrated one, or where that cannot be read the model's own. Raises:
+    InvalidParameter without one; SettingsError."""
     from edgeagent.routing.scope_gate import read_scope
 
     try:
         own = models.beside_intents(model_id, SUFFIX)
     except ModelNotFound:
         own = None
-    path = target if target.is_file() else own
-    if path is None or not path.is_file():
+    paths = [path for path in (target, own) if path is not None and path.is_file()]
+    if not paths:
         raise InvalidParameter(
             f"Model {model_id!r} has no scope gate: the bundled assistants have one, and those that "
             "`edgeagent forge new` makes of enough examples."
         )
-    return read_scope(path)
+    try:
+        return read_scope(paths[0])
+    except SettingsError as exc:
+        if len(paths) == 1:
+            raise
+        click.echo(exc.message, err=True)
+    return read_scope(paths[1])
 
 
 def _calibrated(

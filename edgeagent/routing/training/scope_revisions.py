@@ -7,18 +7,23 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.errors import InvalidParameter
+from edgeagent.errors import InvalidParameter, SettingsError
 from edgeagent.routing.scope_gate import ScopeFile, read_scope
 from edgeagent.routing.training.scope_training import write_scope
 
 
 def replace_scope(path: Path, file: ScopeFile) -> ScopeFile:
     """Write a gate as the next revision; the one before stays beside it. Returns what was written.
-    Raises: OSError; SettingsError for a file there that cannot be read."""
+    One that cannot be read is kept as `.damaged`. Raises: OSError."""
     if path.is_file():
-        earlier = read_scope(path)
-        write_scope(earlier, path.with_name(f"{path.name}.{earlier.revision}"))
-        file = msgspec.structs.replace(file, revision=earlier.revision + 1)
+        try:
+            earlier = read_scope(path)
+            revision = earlier.revision
+            write_scope(earlier, path.with_name(f"{path.name}.{revision}"))
+        except SettingsError:
+            path.replace(path.with_name(f"{path.name}.damaged"))
+            revision = max(_revisions(path), default=file.revision)
+        file = msgspec.structs.replace(file, revision=revision + 1)
     write_scope(file, path)
     return file
 
@@ -32,11 +37,7 @@ def roll_back_scope(path: Path) -> ScopeFile | None:
         raise InvalidParameter(
             f"{path} is missing: no scope gate was calibrated here that could be taken back."
         )
-    names = (
-        re.fullmatch(re.escape(path.name) + r"\.(\d{1,9})", one.name)
-        for one in path.parent.iterdir()
-    )
-    revisions = [int(found[1]) for found in names if found]
+    revisions = _revisions(path)
     if not revisions:
         path.unlink()
         return None
@@ -45,3 +46,12 @@ def roll_back_scope(path: Path) -> ScopeFile | None:
     write_scope(earlier, path)
     kept.unlink()
     return earlier
+
+
+def _revisions(path: Path) -> list[int]:
+    """The numbers of the earlier revisions beside it."""
+    names = (
+        re.fullmatch(re.escape(path.name) + r"\.(\d{1,9})", one.name)
+        for one in path.parent.iterdir()
+    )
+    return [int(found[1]) for found in names if found]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeagent.catalog.chat_template import ChatTemplate
+from edgeagent.catalog.exclusive_lock import exclusive_lock
 from edgeagent.catalog.gguf.ggml_types import FILE_TYPES
 from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.installation import UNKNOWN
@@ -200,15 +200,9 @@ def _workspace(library: Library, model: InstalledModel) -> Iterator[Path]:
     """
     staging = library.models_dir / ".staging"
     folder = staging / f"requantize-{folder_name(model.id)}"
+    busy = f"Model {model.id!r} is being requantized by another process: wait for it."
     try:
-        staging.mkdir(parents=True, exist_ok=True)
-        with (staging / f"{folder.name}.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InstallFailed(
-                    f"Model {model.id!r} is being requantized by another process: wait for it."
-                ) from error
+        with exclusive_lock(staging / f"{folder.name}.lock", InstallFailed(busy)):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             try:

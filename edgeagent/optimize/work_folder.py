@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeagent.catalog.exclusive_lock import exclusive_lock
 from edgeagent.errors import EdgeAgentError, InvalidParameter
 
 # What a search can go on with; the reference that was dequantized for it is made again in seconds.
@@ -37,13 +37,8 @@ def work_folder(out: Path) -> Iterator[Path]:
 @contextmanager
 def _locked(work: Path) -> Iterator[None]:
     """One search at a time; the kernel frees the lock on exit. Raises: InvalidParameter."""
-    with (work / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise InvalidParameter(
-                f"Another search works in {work}: wait for it, or choose another --out."
-            ) from exc
+    busy = f"Another search works in {work}: wait for it, or choose another --out."
+    with exclusive_lock(work / ".lock", InvalidParameter(busy)):
         yield
 
 

@@ -14,7 +14,6 @@ Source: the version counter against rollback, after TUF (specification, 5.3.5).
 
 from __future__ import annotations
 
-import fcntl
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from edgeagent.catalog.bundles.manifest import MANIFEST, BundleManifest
+from edgeagent.catalog.exclusive_lock import exclusive_lock
 from edgeagent.catalog.install_record import read_record
 from edgeagent.catalog.model_ids import folder_name
 from edgeagent.catalog.toml_text import to_toml
@@ -85,14 +85,8 @@ class BundleFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Allow one bundle installation at a time in all processes. The kernel frees the lock on exit."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InstallFailed(
-                    f"Another process is installing a bundle into {self.root.parent}: wait for it"
-                ) from error
+        busy = f"Another process is installing a bundle into {self.root.parent}: wait for it"
+        with exclusive_lock(self.root / "lock", InstallFailed(busy)):
             yield
 
     def last(self, name: str) -> BundleState | None:

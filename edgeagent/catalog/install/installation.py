@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.catalog_file import Bundled, Entry, Source, Variant
 from edgeagent.catalog.chat_template import ChatTemplate
 from edgeagent.catalog.digest import Progress, sha256_of
+from edgeagent.catalog.exclusive_lock import exclusive_lock
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install import fetch
 from edgeagent.catalog.install.staging import StagedFile, StagedModel, Staging, Trial
@@ -104,15 +104,9 @@ class Installation:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Allow one installation of this model at a time in all processes. The kernel frees it on exit."""
-        root = self.staging.root
-        root.mkdir(parents=True, exist_ok=True)
-        with (root / f"{self._folder.name}.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InstallFailed(
-                    f"Model {self._entry.id!r} is being installed by another process: wait for it"
-                ) from error
+        path = self.staging.root / f"{self._folder.name}.lock"
+        busy = f"Model {self._entry.id!r} is being installed by another process: wait for it"
+        with exclusive_lock(path, InstallFailed(busy)):
             yield
 
     def _already_installed(self) -> InstalledModel | None:

@@ -45,7 +45,7 @@ UNMET = 3
               help="Directory of the result, the report and the work, to go on with.")  # fmt: skip
 @click.option("--max-size", type=Size(), metavar="SIZE", help="Largest file, such as 120MB.")
 @click.option("--min-decode", type=click.FloatRange(0, min_open=True), metavar="TOK_S",
-              help="Least decode rate of one sequence.")  # fmt: skip
+              help="Least decode rate of one sequence where nothing delays it.")  # fmt: skip
 @click.option("--max-kld", type=click.FloatRange(0, min_open=True), metavar="NATS",
               help="Largest mean KL divergence from the F16 file.")  # fmt: skip
 @click.option("--profile", metavar="NAME",

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 # A worker that dies costs the repeat of its candidate; one whose workers die every time ends the search.
 MAX_TRIES = 3
 
-
 CANNOT_BE_LOADED = "cannot_be_loaded"
+_QUALITY = ("n_bytes", "kld", "same_top", "perplexity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +66,17 @@ class Bench:
     speeds: TypeSpeeds | None = None
 
     def key(self, candidate: Candidate) -> str:
+        """Under which a journal has the quality of a candidate."""
+        return f"candidate {self._digest(candidate)}"
+
+    def rate_key(self, candidate: Candidate) -> str:
+        """Under which a journal has its decode rate."""
+        return f"rate {self._digest(candidate)}"
+
+    def _digest(self, candidate: Candidate) -> str:
         plain = " plain" if self.importance is None else ""
         flags = f" {candidate.flags}" if candidate.flags is not None else ""
-        return f"candidate {recipe_key(candidate.recipe)}{plain}{flags}"
+        return f"{recipe_key(candidate.recipe)}{plain}{flags}"
 
     def with_flags(self, flags: CacheFlags | None) -> Bench:
         """This, with the KV cache and flash attention of a candidate."""
@@ -86,15 +94,17 @@ class Bench:
         ) as client:
             return await reference_of(client, await self.evaluation.chunks_of(client))
 
-    async def measure(self, candidate: Candidate, known: Reference) -> dict[str, float]:
-        """Make a candidate's file, measure it, and remove it."""
+    async def measure(self, candidate: Candidate, known: Reference | None) -> dict[str, float]:
+        """Make a candidate's file, measure it, and remove it. Without `known` it is only timed."""
         path = self.folder / f"candidate-{recipe_key(candidate.recipe)[:12]}.gguf"
         try:
             quantize(
                 self.reference, path, candidate.recipe, importance=self.importance,
                 n_threads=self.evaluation.n_threads,
             )  # fmt: skip
-            return await self.with_flags(candidate.flags)._values(path, known)
+            bench = self.with_flags(candidate.flags)
+            quality = {} if known is None else await bench._quality(path, known)
+            return quality | await bench._rate(path)
         except (EngineFailed, ModelUnusable):
             # Not every model can be loaded so: rows of heads must be whole blocks of a quantized cache.
             if candidate.flags is None:
@@ -103,21 +113,23 @@ class Bench:
         finally:
             path.unlink(missing_ok=True)
 
-    async def _values(self, path: Path, known: Reference) -> dict[str, float]:
+    async def _quality(self, path: Path, known: Reference) -> dict[str, float]:
         async with scoring_worker(self.evaluation.config(path, is_scoring=True)) as client:
             found = await compared(client, model_file(path), known)
         assert found.divergence is not None and found.perplexity is not None
-        values = {
+        return {
             "n_bytes": float(found.size_bytes),
             "kld": found.divergence.mean,
             "same_top": found.divergence.same_top,
             "perplexity": found.perplexity.value,
         }
+
+    async def _rate(self, path: Path) -> dict[str, float]:
         if self.rates is not None:
             shape = from_facts(inspect_apart(path))
-            return values | {"decode_tok_s": decode_tokens_per_s(shape, self.rates)}
+            return {"decode_tok_s": decode_tokens_per_s(shape, self.rates)}
         rate = await timed_decode(path, self.evaluation)
-        values |= {"decode_tok_s": rate.tok_s, "others_cores": rate.others_cores}
+        values = {"decode_tok_s": rate.tok_s, "others_cores": rate.others_cores}
         types = {tensor.name: tensor.type.name for tensor in read_header(path).tensors}
         if self.speeds is not None and (token_s := self.speeds.seconds(types)):
             values["by_types_tok_s"] = 1 / token_s
@@ -138,9 +150,9 @@ def loaded_otherwise(candidate: Candidate) -> list[Candidate]:
     ]
 
 
-# Gives the values of candidates as they come: of a machine, or of many.
+# Gives the values of candidates as they come: of a machine, or of many. Without a reference, only rates.
 Workers = Callable[
-    [Bench, Sequence[Candidate], Reference, float | None],
+    [Bench, Sequence[Candidate], Reference | None, float | None],
     AsyncIterator[tuple[Candidate, dict[str, float]]],
 ]
 
@@ -157,34 +169,62 @@ async def measured_candidates(
 ) -> list[Measured]:
     """Measure the candidates that the journal does not have, as far as the time goes; the order stays.
 
-    Without `workers` they are measured one after another on this machine. `time_again`: also those again that
-    were timed beside other programs.
+    Without `workers` they are measured one after another on this machine. `time_again`: those that were timed
+    beside other programs are timed again.
     """
-    found: dict[str, dict[str, float]] = {}
-    for one in wanted:
-        values = journal.get(bench.key(one))
-        is_disturbed = values is not None and values.get("others_cores", 0.0) > 0
-        if values is not None and not (time_again and is_disturbed):
-            found[one.name] = values
-            tell("candidates", 1, len(wanted))
-    left = [one for one in wanted if one.name not in found]
+    work = workers or one_by_one
+
+    def is_measured(one: Candidate) -> bool:
+        quality = journal.get(bench.key(one))
+        is_timed = journal.get(bench.rate_key(one)) is not None
+        return quality is not None and (is_timed or CANNOT_BE_LOADED in quality)
+
+    def is_untimed(one: Candidate) -> bool:
+        rate = journal.get(bench.rate_key(one))
+        return rate is None or (time_again and rate.get("others_cores", 0.0) > 0)
+
+    new = [one for one in wanted if journal.get(bench.key(one)) is None]
+    untimed = [
+        one for one in wanted if one not in new and is_untimed(one) and CANNOT_BE_LOADED not in
+        (journal.get(bench.key(one)) or {})
+    ]  # fmt: skip
     # One is measured whatever the time is, so that there is something to report.
-    n_sure = 1 if deadline_s is not None and not found else 0
+    n_sure = 1 if deadline_s is not None and not any(map(is_measured, wanted)) else 0
     is_late = deadline_s is not None and time.monotonic() > deadline_s
-    known = await bench.known() if left and (n_sure or not is_late) else None
-    for part, until_s in ((left[:n_sure], None), (left[n_sure:], deadline_s)):
-        if known is None or not part:
+    known = await bench.known() if new and (n_sure or not is_late) else None
+    if n_done := len(wanted) - len(new) - len(untimed):
+        tell("candidates", n_done, len(wanted))
+    for part, reference, until_s in (
+        (new[:n_sure], known, None), (new[n_sure:], known, deadline_s), (untimed, None, deadline_s),
+    ):  # fmt: skip
+        if not part or (reference is None and part is not untimed):
             continue
-        async for one, values in (workers or one_by_one)(bench, part, known, until_s):
-            journal.add(bench.key(one), values)
-            found[one.name] = values
+        async for one, values in work(bench, part, reference, until_s):
+            _keep(journal, bench, one, values)
             tell("candidates", 1, len(wanted))
-    done = [one for one in wanted if one.name in found and CANNOT_BE_LOADED not in found[one.name]]
+    found = {}
+    for one in filter(is_measured, wanted):
+        quality = journal.get(bench.key(one)) or {}
+        if CANNOT_BE_LOADED not in quality:
+            found[one.name] = quality | (journal.get(bench.rate_key(one)) or {})
+    done = [one for one in wanted if one.name in found]
     return _with_predictions(done, [found[one.name] for one in done])
 
 
+def _keep(journal: Journal, bench: Bench, one: Candidate, values: Mapping[str, float]) -> None:
+    """Of two rates that were timed beside other programs, the higher one stays."""
+    quality = {name: values[name] for name in (*_QUALITY, CANNOT_BE_LOADED) if name in values}
+    rate = {name: value for name, value in values.items() if name not in quality}
+    if quality:
+        journal.add(bench.key(one), quality)
+    before = journal.get(bench.rate_key(one))
+    is_worse = before is not None and rate.get("others_cores", 0.0) > 0
+    if rate and not (is_worse and before and before["decode_tok_s"] > rate["decode_tok_s"]):
+        journal.add(bench.rate_key(one), rate)
+
+
 async def one_by_one(
-    bench: Bench, left: Sequence[Candidate], known: Reference, deadline_s: float | None
+    bench: Bench, left: Sequence[Candidate], known: Reference | None, deadline_s: float | None
 ) -> AsyncIterator[tuple[Candidate, dict[str, float]]]:
     """Measure one after another on this machine; none begins after the deadline."""
     for one in left:
@@ -193,7 +233,7 @@ async def one_by_one(
         yield one, await _repeated(bench, one, known)
 
 
-async def _repeated(bench: Bench, one: Candidate, known: Reference) -> dict[str, float]:
+async def _repeated(bench: Bench, one: Candidate, known: Reference | None) -> dict[str, float]:
     """Measure again where the worker died. Raises: EngineDied where it dies every time."""
     for attempt in range(1, MAX_TRIES + 1):
         try:

@@ -25,10 +25,10 @@ class RunFigures:
     prefill_tok_s: float
     decode_tok_s: float
     ttft_ms: float
+    undisturbed_tok_s: float
     others_cores: float | None = None
     request_s: float | None = None
     energy_j: float | None = None
-    undisturbed_tok_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def cluster(address: str | None) -> Iterator[Any]:
 
 
 async def over_ray(
-    ray: Any, bench: Bench, left: Sequence[Candidate], known: Reference, deadline_s: float | None
+    ray: Any, bench: Bench, left: Sequence[Candidate], known: Reference | None, deadline_s: float | None
 ) -> AsyncIterator[tuple[Candidate, dict[str, float]]]:
     """The values of the candidates as they come; none begins after the deadline.
 
@@ -90,7 +90,7 @@ async def over_ray(
         yield one, values
 
 
-def _measured(shared: tuple[Bench, Reference], one: Candidate) -> dict[str, float]:
+def _measured(shared: tuple[Bench, Reference | None], one: Candidate) -> dict[str, float]:
     """The task of a worker."""
     bench, known = shared
     return asyncio.run(bench.measure(one, known))

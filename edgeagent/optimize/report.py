@@ -22,7 +22,8 @@ COLUMNS = (
 HOW_TO_READ = (
     "Mean KLD: how far the predictions are from those of the F16 file, in nats; 0 is equal. Same top: how "
     "often the most probable next token is the same.",
-    "Decode: tokens per second of one answer; predicted is what was expected before it was timed.",
+    "Decode: tokens per second of one answer where nothing delays it (the best run, by the fastest tenth of "
+    "its tokens); predicted is what was expected before it was timed.",
     "Pareto: no other candidate is at least as good in size, divergence and decode rate together.",
 )
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.header import Header, read_header
 from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.errors import InvalidParameter
-from edgeagent.optimize.allocation import Budget
+from edgeagent.optimize.allocation import Allocation, Budget
 from edgeagent.optimize.candidates import (
     Bench,
     Candidate,
@@ -57,6 +57,7 @@ from edgeagent.optimize.sensitivity import (
     measure_costs,
     quantizable,
 )
+from edgeagent.optimize.spare_bytes import with_spare_bytes
 from edgeagent.optimize.targets import Measured, Targets, choose, nearest, with_best_flags
 from edgeagent.optimize.texts import chunks_of, read_text
 from edgeagent.optimize.type_speeds import TypeSpeeds, predicted_speeds, timed_speeds
@@ -135,7 +136,9 @@ async def _search(
     async def speeds(kinds: set[str]) -> TypeSpeeds:
         if options.rates is not None:
             return predicted_speeds(reference, kinds, options.rates)
-        return await timed_speeds(reference, kinds, work, evaluation, journal, tell)
+        return await timed_speeds(
+            reference, kinds, work, evaluation, journal, tell, time_again=options.time_again
+        )
 
     wanted, importance, on_grid = await _candidates(
         reference, header, work, options, journal, speeds, tell
@@ -286,6 +289,7 @@ async def _mixed(
 ) -> tuple[list[Candidate], list[TensorCosts]]:  # fmt: skip
     """Mixed precision within the budgets that the targets ask for."""
     fixed = fixed_bytes(reference, header)
+    sizes = {tensor.name: tensor.n_elements for tensor in header.tensors}
     groups = groups_of(header, options.layers_together)
     columns = {name: c.tobytes() for name, c in read_imatrix(importance).columns().items()}
     found: dict[int, Candidate] = {}
@@ -311,14 +315,24 @@ async def _mixed(
                 client, tuning, groups, costs, budget, journal,
                 mixtures=[one.types for one in uniform], tell=tell,
             )  # fmt: skip
-            if best is not None:
-                n_bytes = fixed + best.allocation.n_bytes
-                recipe = Recipe("Q8_0", best.allocation.kinds, plain=best.allocation.plain)
-                name = f"mixed-{n_bytes / 1e6:.4g}MB"
-                if name in {one.name for n, one in found.items() if n != n_bytes}:
-                    name = f"mixed-{n_bytes}B"
-                found[n_bytes] = Candidate(name, recipe, n_bytes, best.allocation.kinds)
+            if best is None:
+                continue
+            filled = None
+            if budget.max_bytes is not None and budget.max_s is None:
+                filled = with_spare_bytes(best.allocation, costs, sizes, budget.max_bytes)
+            for one in filter(None, (best.allocation, filled)):
+                found[fixed + one.n_bytes] = mixed_candidate(one, fixed, found.values())
     return list(found.values()), costs
+
+
+def mixed_candidate(allocation: Allocation, fixed: int, others: Iterable[Candidate]) -> Candidate:
+    """The file of an allocation and `fixed` bytes; it has the name of no file of another size."""
+    n_bytes = fixed + allocation.n_bytes
+    name = f"mixed-{n_bytes / 1e6:.4g}MB"
+    if name in {one.name for one in others if one.n_bytes != n_bytes}:
+        name = f"mixed-{n_bytes}B"
+    kinds = allocation.kinds
+    return Candidate(name, Recipe("Q8_0", kinds, plain=allocation.plain), n_bytes, kinds)
 
 
 def fixed_bytes(reference: Path, header: Header) -> int:

@@ -47,11 +47,13 @@ class TensorGroup:
 
 @dataclass(frozen=True)
 class TensorCosts:
-    """The options of one tensor. `grid`: the smallest type whose grid the source lies on, if any."""
+    """The options of one tensor. `grid`: the smallest type whose grid the source lies on, if any.
+    `rounded_activations`: what each quantized type costs beside, by rounding activations to 8 bits."""
 
     name: str
     options: tuple[Option, ...]
     grid: str | None
+    rounded_activations: float = 0.0
 
 
 def quantizable(header: Header) -> list[str]:
@@ -156,8 +158,14 @@ def _costs(
             for kind, e in errors.items()
             for is_plain, error in ((False, e.errors[0]), (True, e.plain[0]))
         )
-        costs.append(TensorCosts(name, options, grid_of(errors)))
+        costs.append(TensorCosts(name, options, grid_of(errors), _by_activations(errors, rate)))
     return costs
+
+
+def _by_activations(errors: Mapping[str, Errors], rate: float) -> float:
+    """The divergence by activations that are rounded as Q8_0 rounds ordinary numbers."""
+    probe = errors[PROBE]
+    return rate * probe.errors[0] * errors["Q8_0"].grids[0] / max(1e-30, probe.relative[0])
 
 
 def grid_of(errors: Mapping[str, Errors]) -> str | None:

@@ -51,7 +51,7 @@ def median_rate(runs: Sequence[RunFigures]) -> float:
 
 def undisturbed_rate(runs: Sequence[RunFigures]) -> float:
     """The best run, each by its fastest tokens."""
-    return max(run.undisturbed_tok_s or 0.0 for run in runs)
+    return max(run.undisturbed_tok_s for run in runs)
 
 
 WAYS = (("median", median_rate), ("undisturbed", undisturbed_rate))

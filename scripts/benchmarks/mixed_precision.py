@@ -4,7 +4,8 @@
         --held-out other.txt --presets Q4_K_M,Q4_0
 
 The importance matrix comes from --text, sensitivities from --tune; the preset is made without and with that
-matrix, and with --without-matrix mixed precision is, too; --png draws the divergence by size. The work in
+matrix, and with --without-matrix mixed precision is, too. Where a mixed file is more than 1% smaller than the
+preset, another one ("filled") has matrices that stay F16 in the rest. --png draws the divergence by size. The work in
 --dir goes on where it was ended: with --limit S it ends itself after so many seconds (exit status 3), for
 machines that others want to use in between.
 """
@@ -31,6 +32,7 @@ from edgeagent.optimize.quantize import planned, predicted_bytes, quantize
 from edgeagent.optimize.recipe import Recipe, read_recipe, write_recipe
 from edgeagent.optimize.search import fixed_bytes
 from edgeagent.optimize.sensitivity import PROBE, groups_of, measure_costs
+from edgeagent.optimize.spare_bytes import with_spare_bytes
 from edgeagent.optimize.texts import chunks_of
 from scripts.benchmarks import machine, precision_options
 
@@ -106,6 +108,7 @@ class Bench:
         given, header = self._given, read_header(self._given.model)
         fixed = fixed_bytes(given.model, header)
         columns = read_imatrix(matrix).columns() if matrix is not None else {}
+        elements = {tensor.name: tensor.n_elements for tensor in header.tensors}
         wanted = []
         async with scoring_worker(open_config(given.model, given.ctx, given.threads)) as client:
             await client.set_importance({n: c.tobytes() for n, c in columns.items()})
@@ -131,8 +134,11 @@ class Bench:
                     f"{preset}: {size} bytes; {name}: {counts}; {len(best.allocation.plain)} without the "
                     f"matrix; tuning KLD {best.kld:.5f}"
                 )
-                recipe = Recipe("Q8_0", best.allocation.kinds, plain=best.allocation.plain)
-                wanted.append((f"{name}-{preset}", recipe))
+                filled = with_spare_bytes(best.allocation, costs, elements, size - fixed)
+                for stem, one in ((name, best.allocation), (f"{name}-filled", filled)):
+                    if one is not None:
+                        recipe = Recipe("Q8_0", one.kinds, plain=one.plain)
+                        wanted.append((f"{stem}-{preset}", recipe))
         return [self._made(stem, recipe, matrix) for stem, recipe in wanted]
 
     async def compare(self, text: Path, files: list[Path]) -> None:

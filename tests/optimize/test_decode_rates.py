@@ -17,14 +17,14 @@ from edgeagent.optimize.work_folder import work_folder
 
 
 def run(rate, others):
-    return RunFigures(10, 1, 100, rate, 5, others)
+    return RunFigures(10, 1, 100, rate / 2, 5, rate, others)
 
 
 @pytest.mark.parametrize(
     ("runs", "expected"),
     [
-        ([run(30, 0.0), run(20, 0.1), run(10, None)], DecodeRate(20, 0.0)),
-        ([run(30, 0.0), run(20, 1.5), run(10, 2.0)], DecodeRate(30, 0.0)),
+        ([run(10, None), run(30, 0.0), run(20, 0.1)], DecodeRate(30, 0.0)),
+        ([run(30, 0.0), run(40, 1.5), run(10, 2.0)], DecodeRate(30, 0.0)),
         ([run(12, 2.0), run(20, 1.5), run(10, 2.0)], DecodeRate(20, 1.5)),
     ],
 )

@@ -111,7 +111,7 @@ def test_tasks_are_asked_through_the_api_of_a_daemon(tmp_path):
 
 
 def model(name, decode, rss, *, energy=None, accuracy=None):
-    run = RunFigures(10, rss, 100, decode, 5, request_s=3.6, energy_j=energy)
+    run = RunFigures(10, rss, 100, decode, 5, decode, request_s=3.6, energy_j=energy)
     figures = ModelFigures(name, Path(name), 1, 1, TensorBits({}, {}), (run,))
     if accuracy is not None:
         spread = Spread(1, 1, 1)

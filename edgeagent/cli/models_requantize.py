@@ -84,7 +84,7 @@ def _offered(
     here: Configuration, library: Library, model: InstalledModel, wanted: str, text: Path | None,
     template: ChatTemplate | None,
 ) -> InstalledModel:  # fmt: skip
-    from edgeagent.optimize.requantization import LEAST_GAIN, each_tried, forecasts, is_good
+    from edgeagent.optimize.requantization import each_tried, forecasts, is_good, worthwhile
 
     asks = wanted == AUTO and sys.stdin.isatty() and sys.stderr.isatty()
     only_tells = wanted == AUTO and not asks
@@ -99,11 +99,12 @@ def _offered(
             )
         return model
     found = forecasts(model.path, rates, most_bytes=here.budget.n_bytes)
-    if not found or found[0].request_gain < LEAST_GAIN:
+    worth = worthwhile(found)
+    if not worth:
         if wanted == BEST:
             click.echo(_why_none(found, model), err=True)
         return model
-    best = found[0]
+    best = worth[0]
     told = (
         f"This device would read prompts {best.prefill_gain:.1f} times and write answers "
         f"{best.decode_gain:.1f} times as fast with {best.file_type} in place of {quant_of(model)}, by its "
@@ -117,20 +118,23 @@ def _offered(
         )
         return model
     click.echo(told, err=True)
-    each_s = round(best.trial_s + 10, -1)
-    question = (
-        f"Make it and measure what it loses? That takes about {each_s:.0f} s for each type tried."
-    )
-    if asks and not click.confirm(question, err=True):
+    n, each_s = len(worth), round(best.trial_s + 10, -1)
+    least = f"{n} types are" if n > 1 else "One type is"
+    plan = f"{least} worth a try, about {each_s:.0f} s each, until one loses little enough."
+    if asks and not click.confirm(f"{plan} Make them and measure what they lose?", err=True):
         return model
+    if not asks:
+        click.echo(f"{plan} They are made and measured, fastest first.", err=True)
     bound = here.settings.models.requantize_divergence
+    expected = {one.file_type: one for one in worth}
     with _workspace(library, model) as folder:
 
         async def first_good() -> RequantizedFile | None:
             with timed_progress() as tell:
                 options = _options(here, text)
-                async for made in each_tried(model.path, folder, found, options, bound, tell):
-                    click.echo(_figures(made, model), err=True)
+                kinds = [one.file_type for one in worth]
+                async for made in each_tried(model.path, folder, kinds, options, bound, tell):
+                    click.echo(_figures(made, model, expected[made.file_type]), err=True)
                     if is_good(made):
                         return made
             return None
@@ -224,18 +228,24 @@ def _options(here: Configuration, text: Path | None) -> EvaluationOptions:
     )  # fmt: skip
 
 
-def _figures(made: RequantizedFile, model: InstalledModel) -> str:
-    divergence = made.figures.divergence
-    assert divergence is not None
+def _figures(made: RequantizedFile, model: InstalledModel, expected: Forecast | None = None) -> str:
+    """What was measured, with what was expected in brackets."""
+    divergence, scored = made.figures.divergence, made.figures.perplexity
+    assert divergence is not None and scored is not None
+    prefill, decode = (
+        (f" ({expected.prefill_gain:.2f})", f" ({expected.decode_gain:.2f})") if expected else ("", "")
+    )
     gains = (
-        f"prompts {made.prefill_gain:.2f} times, answers {made.decode_gain:.2f} times as fast; "
+        f"prompts {made.prefill_gain:.2f}{prefill} times, answers {made.decode_gain:.2f}{decode} times as "
+        f"fast{' (expected)' if expected else ''}; "
         if made.is_timed
         else ""
     )
     return (
         f"{made.file_type} ({megabytes(made.figures.size_bytes)}) beside {quant_of(model)} "
         f"({megabytes(made.source.size_bytes)}), measured: {gains}KL divergence {divergence.mean:.4f} \u00b1 "
-        f"{divergence.error:.4f} nats, {divergence.same_top:.1%} of the most probable tokens the same."
+        f"{divergence.error:.4f} nats after {scored.n_tokens:,} tokens, {divergence.same_top:.1%} of the most "
+        "probable tokens the same."
     )
 
 

@@ -101,6 +101,13 @@ def estimate(values: Array) -> Estimate:
     return Estimate(float(values.mean()), error)
 
 
+def is_surely_above(values: Array, bound: float) -> bool:
+    """Whether the mean of what these independent values were drawn from is above a bound, but for one draw in
+    a thousand."""
+    found = estimate(values)
+    return found.mean - 3 * found.error > bound
+
+
 @dataclass(frozen=True)
 class Perplexity:
     """exp of the mean negative log-likelihood, with its standard error, over `n_tokens` tokens."""

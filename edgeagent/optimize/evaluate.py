@@ -7,6 +7,7 @@ Quality does not depend on the run and is computed once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from edgeagent.optimize.divergence import (
     ReferenceChunk,
     chunk_divergence,
     divergence,
+    is_surely_above,
     nll_of,
     perplexity,
     reference_chunk,
@@ -211,13 +213,19 @@ async def compared(
     figures: ModelFigures,
     reference: Reference,
     tick: Callable[[], None] = lambda: None,
+    most_divergence: float = math.inf,
 ) -> ModelFigures:
-    """`figures` with perplexity and divergence of a loaded model that has the reference's vocabulary."""
+    """`figures` with perplexity and divergence of a loaded model that has the reference's vocabulary.
+
+    A model whose divergence is surely more than `most_divergence` is not scored to the end.
+    """
     parts = []
     for chunk in reference.chunks:
         scores = await client.score(chunk.tokens, ids=chunk.ids.tobytes())
         parts.append(chunk_divergence(chunk, scores))
         tick()
+        if is_surely_above(np.concatenate([part.kld for part in parts]), most_divergence):
+            break
     nll, kld, same = (
         np.concatenate([getattr(p, n) for p in parts]) for n in ("nll", "kld", "is_same_top")
     )

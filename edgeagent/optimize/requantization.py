@@ -1,9 +1,10 @@
 """Which tensor types would make an installed model faster on this device, and what that costs in quality.
 
     forecasts   by the measured rates of tensor types (`device/tensor_rates.py`), before any file is made
-    tried       one type: the file is made, its KL divergence to its source measured, and if that is within
-                the bound, both are timed
-    each_tried  the types that are worth it, fastest first
+    worthwhile  those that are fast enough, fastest first
+    each_tried  these: each file is made and its KL divergence to its source measured, as far as it takes to
+                see that it is above the bound; if it is not, both are timed
+    tried       the same of one type
 
 The divergence is to the file that is there. What that one lost against the original weights comes on top.
 """
@@ -18,9 +19,19 @@ from edgeagent.catalog.gguf.header import Header, read_header
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.sizing.model_shape import ModelShape, from_facts
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s, prefill_tokens_per_s
-from edgeagent.optimize.evaluate import EvaluationOptions, Tell, evaluate
-from edgeagent.optimize.figures import ModelFigures
-from edgeagent.optimize.quantize import planned, predicted_bytes, quantize, tensor_bytes
+from edgeagent.optimize.client import scoring_worker
+from edgeagent.optimize.divergence import perplexity
+from edgeagent.optimize.evaluate import (
+    EvaluationOptions,
+    Reference,
+    Tell,
+    compared,
+    model_file,
+    reference_of,
+    time_model,
+)
+from edgeagent.optimize.figures import ModelFigures, RunFigures
+from edgeagent.optimize.quantize import check_source, planned, predicted_bytes, quantize, tensor_bytes
 from edgeagent.optimize.recipe import Recipe
 
 # A text of our own, about this program: what a model is asked about elsewhere may lose more, or less.
@@ -78,6 +89,11 @@ class RequantizedFile:
     def request_gain(self) -> float:
         return _request_s(self.source) / _request_s(self.figures)
 
+    def timed(self, before: RunFigures, after: RunFigures) -> RequantizedFile:
+        """With one more run of the source and of the file."""
+        source = replace(self.source, runs=(*self.source.runs, before))
+        return replace(self, source=source, figures=replace(self.figures, runs=(*self.figures.runs, after)))
+
     def _gain(self, name: str) -> float:
         return _median(self.figures, name) / _median(self.source, name)
 
@@ -104,6 +120,11 @@ def forecasts(
     return sorted(found, key=lambda one: -one.request_gain)
 
 
+def worthwhile(found: Sequence[Forecast]) -> list[Forecast]:
+    """Those that are fast enough, fastest first."""
+    return [one for one in found if one.request_gain >= LEAST_GAIN]
+
+
 async def tried(
     source: Path, folder: Path, file_type: str, options: EvaluationOptions, most_divergence: float,
     tell: Tell = lambda what, n, total: None,
@@ -113,25 +134,74 @@ async def tried(
     Raises: InvalidParameter for a type that does not exist, a source of too few bits, a full disk or an
     unusable text; GGUFRefused, ModelUnusable.
     """
-    target = folder / f"{file_type}.gguf"
-    quantize(source, target, Recipe(file_type), n_threads=options.n_threads)
-    before, after = await evaluate([target], source, replace(options, n_runs=0), tell)
-    made = RequantizedFile(target, file_type, before, after)
-    if made.divergence > most_divergence:
-        return made
-    one, other = await evaluate([target], source, replace(options, texts=()), tell)
-    return replace(
-        made, source=replace(before, runs=one.runs), figures=replace(after, runs=other.runs)
-    )
+    check_source(source)
+    trials = _Trials(source, folder, options, most_divergence, 1, tell)
+    return await trials.made(file_type, await trials.reference())
 
 
 async def each_tried(
-    source: Path, folder: Path, found: Sequence[Forecast], options: EvaluationOptions,
+    source: Path, folder: Path, file_types: Sequence[str], options: EvaluationOptions,
     most_divergence: float, tell: Tell = lambda what, n, total: None,
 ) -> AsyncIterator[RequantizedFile]:  # fmt: skip
-    """The types that are worth it, fastest first, each made and measured. Raises as `tried`."""
-    for one in (f for f in found if f.request_gain >= LEAST_GAIN):
-        yield await tried(source, folder, one.file_type, options, most_divergence, tell)
+    """These types, one after another. Before the next one is made, the file is removed. Raises as `tried`."""
+    check_source(source)
+    trials = _Trials(source, folder, options, most_divergence, len(file_types), tell)
+    known = await trials.reference()
+    for kind in file_types:
+        made = await trials.made(kind, known)
+        yield made
+        made.path.unlink(missing_ok=True)
+
+
+class _Trials:
+    """How types of one source are tried; `tell` hears of every step, so that the time left can be shown."""
+
+    def __init__(
+        self, source: Path, folder: Path, options: EvaluationOptions, bound: float, n_types: int, tell: Tell
+    ) -> None:  # fmt: skip
+        self._source, self._folder = source, folder
+        self._options, self._bound = options, bound
+        self._n_types, self._tell = n_types, tell
+        self._figures = model_file(source)
+        self._n_chunks = options.max_chunks or 1
+
+    async def reference(self) -> Reference:
+        """The predictions of the source, which all files are compared with."""
+        async with scoring_worker(self._options.config(self._source, is_scoring=True)) as client:
+            chunks = await self._options.chunks_of(client)
+            self._n_chunks = len(chunks)
+            known = await reference_of(client, chunks, self._step)
+        self._figures = replace(self._figures, perplexity=perplexity(known.nll))
+        return known
+
+    async def made(self, kind: str, known: Reference) -> RequantizedFile:
+        target, options = self._folder / f"{kind}.gguf", self._options
+        quantize(self._source, target, Recipe(kind), n_threads=options.n_threads)
+        self._step()
+        n_scored = 0
+
+        def scored() -> None:
+            nonlocal n_scored
+            n_scored += 1
+            self._step()
+
+        async with scoring_worker(options.config(target, is_scoring=True)) as client:
+            found = await compared(client, model_file(target), known, scored, self._bound)
+        made = RequantizedFile(target, kind, self._figures, found)
+        if made.divergence > self._bound:
+            self._step(self._n_chunks - n_scored + 2 * options.n_runs)
+            return made
+        for _ in range(options.n_runs):
+            before = await time_model(self._source, options)
+            self._step()
+            after = await time_model(target, options)
+            self._step()
+            made = made.timed(before, after)
+        return made
+
+    def _step(self, n: int = 1) -> None:
+        of_a_type = 1 + self._n_chunks + 2 * self._options.n_runs
+        self._tell("types", n, self._n_chunks + self._n_types * of_a_type)
 
 
 def is_good(made: RequantizedFile) -> bool:

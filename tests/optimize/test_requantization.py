@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeagent.catalog.gguf.header import read_header
 from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.optimize import requantization
-from edgeagent.optimize.requantization import SAMPLE_TEXT, forecasts
+from edgeagent.optimize.divergence import is_surely_above
+from edgeagent.optimize.evaluate import EvaluationOptions
+from edgeagent.optimize.requantization import SAMPLE_TEXT, RequantizedFile, each_tried, forecasts
 from edgeagent.types.measurement import TensorRate
 from tests.commands import run_here
 
 pytestmark = pytest.mark.process
 
 TALES = Path(__file__).resolve().parents[1] / "data/tales260K.gguf"
+LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
 # Q8_0 is four times as fast as anything else here; a rate of nothing else is known.
 RATES = Rates(
     1e9, 1.0, tensors={"Q8_0": TensorRate(4e8, 4e9), "F16": TensorRate(1e8, 1e9), "F32": TensorRate(1e8, 1e9)}
@@ -70,3 +75,29 @@ def test_an_installed_model_is_replaced_only_within_the_bound(
         and "is no tensor type: use auto, best, never, or one of" in done.stderr
     )
     assert not left.parent.exists()
+
+
+def test_types_are_tried_until_one_is_good_and_the_others_are_not_scored_to_the_end(tmp_path: Path):
+    options = EvaluationOptions(texts=(LICENSE,), n_ctx=64, max_chunks=6, n_runs=0)
+    steps = []
+
+    async def each(bound: float) -> list[RequantizedFile]:
+        tell = lambda what, n, total: steps.append((n, total))  # noqa: E731
+        found = each_tried(TALES, tmp_path, ["Q4_0", "Q8_0"], options, bound, tell)
+        made = []
+        async for one in found:
+            made.append(one)
+            assert [path.name for path in tmp_path.iterdir()] == [f"{one.file_type}.gguf"]
+        return made
+
+    coarse, fine = asyncio.run(each(0.005))
+    n = [one.figures.perplexity.n_tokens for one in (coarse, fine) if one.figures.perplexity]
+    assert coarse.divergence > 0.005 > fine.divergence and n[0] < n[1] == 6 * 31
+    assert sum(n for n, _ in steps) == steps[-1][1] == 6 + 2 * 7
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mean_is_surely_above_a_bound_by_three_standard_errors():
+    values = np.array([0.0, 1.0] * 50)
+    assert is_surely_above(values, 0.3) and not is_surely_above(values, 0.4)
+    assert not is_surely_above(values[:4], 0.3)

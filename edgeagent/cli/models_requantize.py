@@ -233,7 +233,9 @@ def _figures(made: RequantizedFile, model: InstalledModel, expected: Forecast | 
     divergence, scored = made.figures.divergence, made.figures.perplexity
     assert divergence is not None and scored is not None
     prefill, decode = (
-        (f" ({expected.prefill_gain:.2f})", f" ({expected.decode_gain:.2f})") if expected else ("", "")
+        (f" ({expected.prefill_gain:.2f})", f" ({expected.decode_gain:.2f})")
+        if expected
+        else ("", "")
     )
     gains = (
         f"prompts {made.prefill_gain:.2f}{prefill} times, answers {made.decode_gain:.2f}{decode} times as "
@@ -244,8 +246,8 @@ def _figures(made: RequantizedFile, model: InstalledModel, expected: Forecast | 
     return (
         f"{made.file_type} ({megabytes(made.figures.size_bytes)}) beside {quant_of(model)} "
         f"({megabytes(made.source.size_bytes)}), measured: {gains}KL divergence {divergence.mean:.4f} \u00b1 "
-        f"{divergence.error:.4f} nats after {scored.n_tokens:,} tokens, {divergence.same_top:.1%} of the most "
-        "probable tokens the same."
+        f"{divergence.error:.4f} nats after {scored.n_tokens:,} tokens, {divergence.same_top:.1%} of the "
+        "most probable tokens the same."
     )
 
 

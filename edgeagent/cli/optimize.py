@@ -87,7 +87,8 @@ def optimize(
     says which one is to blame, and the exit status is 3.
     """
     from edgeagent.optimize.quantize import check_source
-    from edgeagent.optimize.search import SearchOptions, search
+    from edgeagent.optimize.search import search
+    from edgeagent.optimize.search_options import SearchOptions
     from edgeagent.optimize.targets import Targets
 
     device = probe()

@@ -174,20 +174,26 @@ async def measured_candidates(
     """
     work = workers or one_by_one
 
-    def is_measured(one: Candidate) -> bool:
-        quality = journal.get(bench.key(one))
-        is_timed = journal.get(bench.rate_key(one)) is not None
-        return quality is not None and (is_timed or CANNOT_BE_LOADED in quality)
+    def quality_of(one: Candidate) -> dict[str, float] | None:
+        values = journal.get(bench.key(one))
+        is_failed = values is not None and CANNOT_BE_LOADED in values
+        return values if is_failed else journal.get(bench.key(one), *_QUALITY)
 
-    def is_untimed(one: Candidate) -> bool:
-        rate = journal.get(bench.rate_key(one))
+    def rate_of(one: Candidate) -> dict[str, float] | None:
+        return journal.get(bench.rate_key(one), "decode_tok_s")
+
+    def is_measured(one: Candidate) -> bool:
+        quality = quality_of(one)
+        return quality is not None and (rate_of(one) is not None or CANNOT_BE_LOADED in quality)
+
+    def is_to_be_timed(one: Candidate) -> bool:
+        quality, rate = quality_of(one), rate_of(one)
+        if quality is None or CANNOT_BE_LOADED in quality:
+            return False
         return rate is None or (time_again and rate.get("others_cores", 0.0) > 0)
 
-    new = [one for one in wanted if journal.get(bench.key(one)) is None]
-    untimed = [
-        one for one in wanted if one not in new and is_untimed(one) and CANNOT_BE_LOADED not in
-        (journal.get(bench.key(one)) or {})
-    ]  # fmt: skip
+    new = [one for one in wanted if quality_of(one) is None]
+    untimed = [one for one in wanted if is_to_be_timed(one)]
     # One is measured whatever the time is, so that there is something to report.
     n_sure = 1 if deadline_s is not None and not any(map(is_measured, wanted)) else 0
     is_late = deadline_s is not None and time.monotonic() > deadline_s
@@ -204,9 +210,8 @@ async def measured_candidates(
             tell("candidates", 1, len(wanted))
     found = {}
     for one in filter(is_measured, wanted):
-        quality = journal.get(bench.key(one)) or {}
-        if CANNOT_BE_LOADED not in quality:
-            found[one.name] = quality | (journal.get(bench.rate_key(one)) or {})
+        if CANNOT_BE_LOADED not in (quality := quality_of(one) or {}):
+            found[one.name] = quality | (rate_of(one) or {})
     done = [one for one in wanted if one.name in found]
     return _with_predictions(done, [found[one.name] for one in done])
 
@@ -217,7 +222,7 @@ def _keep(journal: Journal, bench: Bench, one: Candidate, values: Mapping[str, f
     rate = {name: value for name, value in values.items() if name not in quality}
     if quality:
         journal.add(bench.key(one), quality)
-    before = journal.get(bench.rate_key(one))
+    before = journal.get(bench.rate_key(one), "decode_tok_s")
     is_worse = before is not None and rate.get("others_cores", 0.0) > 0
     if rate and not (is_worse and before and before["decode_tok_s"] > rate["decode_tok_s"]):
         journal.add(bench.rate_key(one), rate)

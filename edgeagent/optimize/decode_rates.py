@@ -21,6 +21,8 @@ from edgeagent.optimize.quietness import is_quiet
 
 # A rate is taken of so many quiet runs, each in a process of its own; at most so many are made for it.
 QUIET_RUNS, MAX_RUNS = 3, 6
+# After so many disturbed runs in a row the machine is taken for busy for longer.
+BUSY_RUNS = 2
 TOLERANCE = 0.2
 
 
@@ -45,9 +47,16 @@ async def timed_decode(
 ) -> DecodeRate:
     """Time a model until enough runs were quiet, or often enough."""
     runs: list[RunFigures] = []
-    while len(runs) < max_runs and sum(is_quiet(r.others_cores) for r in runs) < QUIET_RUNS:
+    while not is_enough(runs, max_runs):
         runs.append(await time_model(path, evaluation))
     return decode_rate(runs)
+
+
+def is_enough(runs: Sequence[RunFigures], max_runs: int = MAX_RUNS) -> bool:
+    """Whether another run would tell nothing more, or takes too long for what it tells."""
+    quiet = [is_quiet(run.others_cores) for run in runs]
+    is_busy = len(quiet) >= BUSY_RUNS and not any(quiet[-BUSY_RUNS:])
+    return len(runs) >= max_runs or sum(quiet) >= QUIET_RUNS or is_busy
 
 
 def predictions(

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from edgeagent.durable import open_regular
 from edgeagent.errors import InvalidParameter
+
+_MOST_BYTES = 1 << 30
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -27,7 +30,7 @@ class Journal:
     def __init__(self, path: Path, about: str) -> None:
         self._path = path
         self._known: dict[str, dict[str, float]] = {}
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = self._lines()
         if lines and not lines[-1].endswith(b"\n"):  # cut off by a kill
             lines.pop()
         entries = [self._entry(number, line) for number, line in enumerate(lines, 1)]
@@ -41,6 +44,17 @@ class Journal:
         if not entries:
             self.add(about, {})
 
+    def _lines(self) -> list[bytes]:
+        try:
+            with open_regular(self._path, _MOST_BYTES) as file:
+                return file.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        except OSError as exc:
+            raise InvalidParameter(
+                f"The journal {self._path} cannot be read ({exc}): remove it, or choose another directory."
+            ) from exc
+
     def _entry(self, number: int, line: bytes) -> Entry:
         try:
             return msgspec.json.decode(line, type=Entry)
@@ -50,8 +64,19 @@ class Journal:
                 "the search goes on from there."
             ) from exc
 
-    def get(self, key: str) -> dict[str, float] | None:
-        return self._known.get(key)
+    def get(self, key: str, *names: str) -> dict[str, float] | None:
+        """The values under a key, `names` among them. Raises: InvalidParameter where one is missing."""
+        values = self._known.get(key)
+        if values is not None and (missing := [name for name in names if name not in values]):
+            raise InvalidParameter(
+                f"{self._path} has {key!r} without its {missing[0]!r}: delete that line, and it is measured "
+                "again."
+            )
+        return values
+
+    def discard(self) -> None:
+        """Delete the file: what it was measured of is no more."""
+        self._path.unlink(missing_ok=True)
 
     def add(self, key: str, values: dict[str, float]) -> None:
         """Keep a measurement. It is on the disk when this returns."""

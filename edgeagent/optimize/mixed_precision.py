@@ -101,7 +101,7 @@ async def _measured(
     client: ScoringClient, reference: Reference, allocation: Allocation, journal: Journal
 ) -> float:
     key = _key(allocation)
-    values = journal.get(key)
+    values = journal.get(key, "kld")
     if values is None:
         await client.alter(allocation.kinds, plain=allocation.plain)
         values = {"kld": await mean_divergence(client, reference)}

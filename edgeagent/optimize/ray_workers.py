@@ -60,7 +60,11 @@ def cluster(address: str | None) -> Iterator[Any]:
 
 
 async def over_ray(
-    ray: Any, bench: Bench, left: Sequence[Candidate], known: Reference | None, deadline_s: float | None
+    ray: Any,
+    bench: Bench,
+    left: Sequence[Candidate],
+    known: Reference | None,
+    deadline_s: float | None,
 ) -> AsyncIterator[tuple[Candidate, dict[str, float]]]:
     """The values of the candidates as they come; none begins after the deadline.
 

@@ -31,7 +31,13 @@ from edgeagent.optimize.evaluate import (
     time_model,
 )
 from edgeagent.optimize.figures import ModelFigures, RunFigures
-from edgeagent.optimize.quantize import check_source, planned, predicted_bytes, quantize, tensor_bytes
+from edgeagent.optimize.quantize import (
+    check_source,
+    planned,
+    predicted_bytes,
+    quantize,
+    tensor_bytes,
+)
 from edgeagent.optimize.recipe import Recipe
 
 # A text of our own, about this program: what a model is asked about elsewhere may lose more, or less.
@@ -92,7 +98,9 @@ class RequantizedFile:
     def timed(self, before: RunFigures, after: RunFigures) -> RequantizedFile:
         """With one more run of the source and of the file."""
         source = replace(self.source, runs=(*self.source.runs, before))
-        return replace(self, source=source, figures=replace(self.figures, runs=(*self.figures.runs, after)))
+        return replace(
+            self, source=source, figures=replace(self.figures, runs=(*self.figures.runs, after))
+        )
 
     def _gain(self, name: str) -> float:
         return _median(self.figures, name) / _median(self.source, name)

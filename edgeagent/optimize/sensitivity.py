@@ -108,7 +108,7 @@ async def measure_costs(
     costs: list[TensorCosts] = []
     for group in groups:
         key = f"probe {group.name}"
-        values = journal.get(key)
+        values = journal.get(key, "kld")
         if values is None:
             await client.alter(dict.fromkeys(group.tensors, PROBE))
             values = {"kld": await mean_divergence(client, reference)}
@@ -125,7 +125,8 @@ async def _errors(
 ) -> dict[str, Errors]:
     """The errors of each type of one tensor, under the name of the type."""
     kinds = list(dict.fromkeys((PROBE, *kinds_for(shape[0]))))
-    values = journal.get(f"errors {name}")
+    parts = ("", " plain", " relative", " grid")
+    values = journal.get(f"errors {name}", *(f"{kind}{part}" for kind in kinds for part in parts))
     if values is None:
         stride = max(1, shape[1] // MOST_ROWS)
         told = await client.rounding_errors(name, kinds, stride)
@@ -136,7 +137,6 @@ async def _errors(
             values |= {kind: error, f"{kind} plain": plain}
             values |= {f"{kind} relative": relative, f"{kind} grid": grid}
         journal.add(f"errors {name}", values)
-    parts = ("", " plain", " relative", " grid")
     return {kind: Errors(*((values[f"{kind}{part}"],) for part in parts)) for kind in kinds}
 
 

@@ -1,8 +1,8 @@
 """What the bytes that no type needs are good for: matrices that stay F16.
 
 A product with a quantized matrix rounds the activations to 8 bits as well, whatever the type is; one with an
-F16 matrix does not. Where the source lies on the grid of its types, that rounding is all that is left to gain.
-Both roundings disturb a product alike, so its divergence follows from the probe of the matrix: what the probe
+F16 matrix does not. Where the source lies on the grid of its types, only that rounding is left to gain. Both
+roundings disturb a product alike, so its divergence follows from the probe of the matrix: what the probe
 cost, times the square of the error of 8 bits over that of the probe.
 """
 
@@ -26,8 +26,10 @@ def with_spare_bytes(
     n_elements: Mapping[str, int],
     max_bytes: int,
 ) -> Allocation | None:
-    """The allocation with as many matrices F16 as fit into `max_bytes`, those first that gain most by it; None
-    where nothing is to spare, or no matrix fits."""
+    """The allocation with as many matrices F16 as fit into `max_bytes`, those first that gain most by it.
+
+    None where nothing is to spare, or no matrix fits.
+    """
     if max_bytes - allocation.n_bytes < LEAST_SHARE * max_bytes:
         return None
     options = {}

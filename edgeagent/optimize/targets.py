@@ -66,7 +66,7 @@ class Bound:
     def miss(self, targets: Targets, one: Measured) -> float:
         """The ratio by which a candidate misses this target, as a logarithm; 0 where it meets it."""
         if self.option == "--max-size":
-            return max(0.0, math.log(one.n_bytes / (targets.max_bytes or 1)))
+            return max(0.0, math.log(max(1, one.n_bytes) / (targets.max_bytes or 1)))
         if self.option == "--max-kld":
             return max(0.0, math.log(max(one.kld, 1e-12) / (targets.max_kld or 1e-12)))
         return max(0.0, math.log((targets.min_decode_tok_s or 1) / max(one.decode_tok_s, 1e-9)))

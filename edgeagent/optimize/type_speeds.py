@@ -63,7 +63,7 @@ async def timed_speeds(
 
     async def token_s(kind: str) -> float:
         key = f"undisturbed {kind}"
-        values = journal.get(key) if journal else None
+        values = journal.get(key, "token_s", "others_cores") if journal else None
         if values is None or (time_again and values["others_cores"] > 0):
             path = folder / f".zeros-{kind}.gguf"
             try:

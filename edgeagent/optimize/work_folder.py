@@ -14,6 +14,24 @@ from edgeagent.errors import EdgeAgentError, InvalidParameter
 _RESULTS = ("journal.jsonl", "imatrix.gguf")
 
 
+# Files of one measurement, which a killed search leaves.
+_PASSING = ("candidate-", ".candidate-", ".zeros-")
+_REPORTS = ("report.md", "report.html", "catalog.toml")
+
+
+def check_out(out: Path, stem: str) -> None:
+    """Raises: InvalidParameter where a new search would replace files of others."""
+    if not out.is_dir() or (out / "work" / _RESULTS[0]).exists():
+        return
+    for path in sorted(out.iterdir()):
+        is_result = path.name.startswith(f"{stem}-") and path.name.endswith((".gguf", ".toml"))
+        if path.name in _REPORTS or is_result:
+            raise InvalidParameter(
+                f"{path} is there already, and no search to go on with: it could be replaced. Move it, or "
+                "choose another --out."
+            )
+
+
 @contextmanager
 def work_folder(out: Path) -> Iterator[Path]:
     """`out/work`. After an error it is removed again, with every parent made for it, unless it was there
@@ -23,6 +41,9 @@ def work_folder(out: Path) -> Iterator[Path]:
     work.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(work):
+            for path in work.iterdir():
+                if path.name.startswith(_PASSING) and ".gguf" in path.name:
+                    path.unlink()
             yield work
     except EdgeAgentError:
         if work in new and not _has_results(work):

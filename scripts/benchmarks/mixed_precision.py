@@ -5,8 +5,8 @@
 
 The importance matrix comes from --text, sensitivities from --tune; the preset is made without and with that
 matrix, and with --without-matrix mixed precision is, too. Where a mixed file is more than 1% smaller than the
-preset, another one ("filled") has matrices that stay F16 in the rest. --png draws the divergence by size. The work in
---dir goes on where it was ended: with --limit S it ends itself after so many seconds (exit status 3), for
+preset, another one ("filled") has matrices that stay F16 in the rest. --png: divergence by size. The work
+in --dir goes on where it was ended: with --limit S it ends itself after so many seconds (exit status 3), for
 machines that others want to use in between.
 """
 
@@ -28,9 +28,9 @@ from edgeagent.optimize.imatrix import collect, open_config
 from edgeagent.optimize.imatrix_file import read_imatrix
 from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.mixed_precision import MOST_ROUNDS, best_allocation
+from edgeagent.optimize.proposals import fixed_bytes
 from edgeagent.optimize.quantize import planned, predicted_bytes, quantize
 from edgeagent.optimize.recipe import Recipe, read_recipe, write_recipe
-from edgeagent.optimize.search import fixed_bytes
 from edgeagent.optimize.sensitivity import PROBE, groups_of, measure_costs
 from edgeagent.optimize.spare_bytes import with_spare_bytes
 from edgeagent.optimize.texts import chunks_of

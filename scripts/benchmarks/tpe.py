@@ -25,9 +25,9 @@ from edgeagent.optimize.imatrix import collect, open_config
 from edgeagent.optimize.imatrix_file import read_imatrix
 from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.mixed_precision import best_allocation
+from edgeagent.optimize.proposals import fixed_bytes
 from edgeagent.optimize.quantize import planned, predicted_bytes
 from edgeagent.optimize.recipe import Recipe
-from edgeagent.optimize.search import fixed_bytes
 from edgeagent.optimize.sensitivity import (
     PROBE,
     TensorCosts,

@@ -1,16 +1,19 @@
-"""What is measured of candidates again, and what a journal has of them, without a model."""
+"""What is measured of candidates again, and what is found in the folder of a search, without a model."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
+from edgeagent.errors import InvalidParameter
 from edgeagent.optimize.candidates import Bench, Candidate, measured_candidates
 from edgeagent.optimize.evaluate import EvaluationOptions
 from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.recipe import Recipe
+from edgeagent.optimize.work_folder import check_out, work_folder
 
 QUALITY = {"n_bytes": 10.0, "kld": 0.1, "same_top": 0.9, "perplexity": 9.0}
 QUIET, BUSY, WANTED = (Candidate(n, Recipe(n), 10) for n in ("Q8_0", "Q4_0", "Q6_K"))
@@ -48,3 +51,33 @@ def test_only_rates_beside_other_programs_are_timed_again(tmp_path: Path, again,
     assert timed == ["Q6_K", "Q4_0"]
     assert (found[1].decode_tok_s, found[1].others_cores) == expected
     assert {one.kld for one in found} == {0.1}
+
+
+def test_a_journal_without_a_value_that_is_needed_says_so(tmp_path: Path):
+    journal = Journal(tmp_path / "journal.jsonl", "about")
+    journal.add("candidate a", {"kld": 0.5})
+    assert journal.get("candidate a", "kld") == {"kld": 0.5}
+    with pytest.raises(
+        InvalidParameter, match=r"'candidate a' without its 'n_bytes': delete that line"
+    ):
+        journal.get("candidate a", "kld", "n_bytes")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InvalidParameter, match="cannot be read"):
+        Journal(tmp_path / "fifo", "about")
+
+
+def test_a_new_search_replaces_no_file_that_is_of_none(tmp_path: Path):
+    (tmp_path / "notes.md").touch()
+    check_out(tmp_path, "m-F16")
+    for name in ("report.html", "catalog.toml", "m-F16-Q8_0.gguf", "m-F16-Q8_0.recipe.toml"):
+        (tmp_path / name).touch()
+        with pytest.raises(InvalidParameter, match="is there already, and no search to go on with"):
+            check_out(tmp_path, "m-F16")
+        (tmp_path / name).unlink()
+    (tmp_path / "catalog.toml").touch()
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/candidate-0123.gguf").touch()
+    (tmp_path / "work/journal.jsonl").touch()
+    check_out(tmp_path, "m-F16")
+    with work_folder(tmp_path) as work:
+        assert {path.name for path in work.iterdir()} == {".lock", "journal.jsonl"}

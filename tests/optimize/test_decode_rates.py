@@ -10,7 +10,13 @@ import pytest
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize import quietness
-from edgeagent.optimize.decode_rates import DecodeRate, decode_rate, n_within, predictions
+from edgeagent.optimize.decode_rates import (
+    DecodeRate,
+    decode_rate,
+    is_enough,
+    n_within,
+    predictions,
+)
 from edgeagent.optimize.figures import RunFigures
 from edgeagent.optimize.quietness import LoadWatch
 from edgeagent.optimize.work_folder import work_folder
@@ -30,6 +36,21 @@ def run(rate, others):
 )
 def test_quiet_runs_count_and_else_the_best_one(runs, expected):
     assert decode_rate(runs) == expected
+
+
+@pytest.mark.parametrize(
+    ("others", "n_runs"),
+    [
+        ([0, 0, 0, 0], 3),
+        ([0, 1, 0, 1, 1, 0], 5),
+        ([1, 0, 1, 0, 1, 0], 6),
+        ([1, 1, 0], 2),
+        ([0, None, 1, 0], 4),
+    ],
+)
+def test_a_machine_that_stays_busy_is_not_waited_for(others, n_runs):
+    runs = [run(10, one) for one in others]
+    assert next(n for n in range(len(runs) + 1) if is_enough(runs[:n])) == n_runs
 
 
 def test_predictions_learn_the_pace_from_what_was_timed_before():

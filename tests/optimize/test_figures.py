@@ -16,7 +16,11 @@ from edgeagent.optimize.figures import ModelFigures, RunFigures, Spread, best_by
 from edgeagent.optimize.tensor_bits import TensorBits
 
 BITS = TensorBits({"Q4_0": 900, "F32": 100}, {"Q4_0": 506, "F32": 400})
-RUNS = (RunFigures(10, 100, 50, 5, 7, 5), RunFigures(30, 300, 40, 4, 9, 4), RunFigures(20, 200, 60, 6, 8, 6))
+RUNS = (
+    RunFigures(10, 100, 50, 5, 7, 5),
+    RunFigures(30, 300, 40, 4, 9, 4),
+    RunFigures(20, 200, 60, 6, 8, 6),
+)
 SMALL = ModelFigures(
     "small", Path("small.gguf"), 1000, 1000, BITS, RUNS, Perplexity(20.0, 0.5, 100),
     Divergence(0.02, 0.001, 0.05, 0.2, 0.9, 0.93),

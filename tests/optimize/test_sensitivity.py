@@ -13,6 +13,7 @@ from edgeagent.catalog.catalog_file import parse_catalog
 from edgeagent.catalog.gguf.header import read_header
 from edgeagent.cli.optimize import rates_of
 from edgeagent.errors import InvalidParameter
+from edgeagent.optimize import proposals
 from edgeagent.optimize import search as searching
 from edgeagent.optimize.allocation import Budget, Option
 from edgeagent.optimize.candidates import Bench, Candidate, loaded_otherwise, measured_candidates
@@ -21,10 +22,11 @@ from edgeagent.optimize.evaluate import EvaluationOptions, reference_of
 from edgeagent.optimize.imatrix import open_config
 from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.mixed_precision import best_allocation, seeds_of
+from edgeagent.optimize.proposals import mixed_budgets, promising
 from edgeagent.optimize.protocol import Errors
 from edgeagent.optimize.quantize import quantize
 from edgeagent.optimize.recipe import Recipe, read_recipe
-from edgeagent.optimize.search import SearchOptions, mixed_budgets, promising
+from edgeagent.optimize.search_options import SearchOptions
 from edgeagent.optimize.sensitivity import (
     TensorGroup,
     grid_of,
@@ -207,8 +209,8 @@ def found(tmp_path_factory, quantized_here):
     """The directory of a finished search by the command, among three candidates, and what it printed."""
     out = tmp_path_factory.mktemp("found")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(searching, "UNIFORM", ("Q8_0", "Q4_0"))
-        patch.setattr(searching, "SHARES_OF_BOUND", (1.0,))
+        patch.setattr(proposals, "UNIFORM", ("Q8_0", "Q4_0"))
+        patch.setattr(proposals, "SHARES_OF_BOUND", (1.0,))
         done = run_here("optimize", TALES, "--out", out, *OPTIONS, "--max-kld", "2")
         assert done.returncode == 0, done.stderr
         yield out, done.stdout

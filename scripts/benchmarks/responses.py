@@ -9,27 +9,18 @@ alternates from round to round. A round that another process disturbed is repeat
 from __future__ import annotations
 
 import argparse
-import datetime
-import functools
 import json
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
-from scripts.benchmarks import machine
-from scripts.benchmarks.engine import MODEL, SETTINGS, Rounds
+from scripts.benchmarks.engine import MODEL, SETTINGS
+from scripts.benchmarks.restarts import KEEPING_TIMEOUT_S, Wording, compare
 from scripts.benchmarks.served import Served, serving
 from scripts.benchmarks.workloads import prose
-
-BAR = 0.35
-MIN_WORDS = 200  # a shorter dialogue is not kept
-KEEPING_TIMEOUT_S = 60.0
 
 
 def ask(served: Served, **body: Any) -> dict[str, Any]:
@@ -88,7 +79,7 @@ def one_round(args: argparse.Namespace, number: int) -> dict[str, Any]:
             wait_until_kept(served, 2)
         whole = [turns[0], *first["items"], turns[1], *second["items"], turns[2]]
 
-        def recalled() -> dict[str, Any]:
+        def kept() -> dict[str, Any]:
             with serving(args.models_dir, **own) as served:
                 served.wait_until_ready()
                 return ask(served, input=[turns[2]], previous_response_id=second["id"])
@@ -98,50 +89,23 @@ def one_round(args: argparse.Namespace, number: int) -> dict[str, Any]:
                 served.wait_until_ready()
                 return ask(served, input=whole, store=False)
 
-        order = [recalled, cold] if number % 2 else [cold, recalled]
+        order = [kept, cold] if number % 2 else [cold, kept]
         found = {run.__name__: run() for run in order}
-    if found["recalled"]["n_prompt"] != found["cold"]["n_prompt"] or found["cold"]["n_cached"]:
+    if found["kept"]["n_prompt"] != found["cold"]["n_prompt"] or found["cold"]["n_cached"]:
         raise SystemExit(f"the two did not read the same text: {found}")
     return found
 
 
-def report(rows: list[dict[str, Any]], n_repeated: int) -> None:
-    console = Console(width=120)
-    today = datetime.date.today().isoformat()
-    console.print(f"{machine.describe()}, {today}, {n_repeated} busy rounds repeated")
-    table = Table("figure", "value", "bar", "ok", box=None)
-    med = statistics.median
-    for name, what in (("cold", "computed anew"), ("recalled", "after a restart")):
-        took = [row[name]["ttft_s"] for row in rows]
-        value = f"{1e3 * med(took):.0f} ms ({1e3 * min(took):.0f} to {1e3 * max(took):.0f})"
-        table.add_row(f"time to first text of turn three, {what}", value)
-    n_prompt = med(row["recalled"]["n_prompt"] for row in rows)
-    n_cached = med(row["recalled"]["n_cached"] for row in rows)
-    table.add_row("tokens of its prompt, of them recalled", f"{n_prompt:.0f}, {n_cached:.0f}")
-    ratios = [row["recalled"]["ttft_s"] / row["cold"]["ttft_s"] for row in rows]
-    value = f"{med(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    table.add_row(
-        "after a restart / anew", value, f"<= {BAR}", "yes" if med(ratios) <= BAR else "NO"
-    )
-    console.print(table)
+WORDING = Wording(
+    words="of the first turn",
+    what="first text of turn three",
+    kept="recalled after a restart",
+    bar=0.35,
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/bench responses", description=__doc__)
-    parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--words", type=int, default=900, help="of the first turn")
-    parser.add_argument(
-        "--busy", type=float, default=0.05, help="share of the machine others may use"
-    )
-    args = parser.parse_args()
-    if args.words < MIN_WORDS:
-        parser.error(f"--words is {args.words}: a dialogue is kept from about {MIN_WORDS} on")
-    rounds = Rounds(args.busy)
-    rows = [
-        rounds.measure(functools.partial(one_round, args, number)) for number in range(args.rounds)
-    ]
-    report(rows, rounds.n_repeated)
+    compare("responses", __doc__, one_round, WORDING)
 
 
 if __name__ == "__main__":

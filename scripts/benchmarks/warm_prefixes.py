@@ -9,28 +9,20 @@ Which comes first alternates. A round that another process disturbed is repeated
 from __future__ import annotations
 
 import argparse
-import datetime
-import functools
 import json
 import re
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
-from scripts.benchmarks import machine
-from scripts.benchmarks.engine import MODEL, SETTINGS, Rounds
+from scripts.benchmarks.engine import MODEL, SETTINGS
+from scripts.benchmarks.restarts import KEEPING_TIMEOUT_S, Wording, compare
 from scripts.benchmarks.served import Served, serving
 from scripts.benchmarks.workloads import prose
 
-BAR = 0.2
-MIN_WORDS = 200  # a shorter prompt is not kept
-KEEPING_TIMEOUT_S = 60.0
 QUESTIONS = ("Which word is the longest?", "Is there a colour in it?", "How does it begin?")
 KEEPING = {"store.prefixes.min_age_s": 0}
 
@@ -81,7 +73,7 @@ def one_round(args: argparse.Namespace, number: int) -> dict[str, Any]:
                 ask(served, system, question)
             n_bytes = wait_until_kept(served)
 
-        def warm() -> dict[str, Any]:
+        def kept() -> dict[str, Any]:
             with serving(args.models_dir, **own, **KEEPING) as served:
                 served.wait_until_ready()
                 return ask(served, system, "And how does it end?")
@@ -91,49 +83,23 @@ def one_round(args: argparse.Namespace, number: int) -> dict[str, Any]:
                 served.wait_until_ready()
                 return ask(served, system, "And how does it end?")
 
-        order = [warm, cold] if number % 2 else [cold, warm]
+        order = [kept, cold] if number % 2 else [cold, kept]
         found = {run.__name__: run() for run in order}
-    if found["cold"]["n_cached"] or not found["warm"]["n_cached"]:
+    if found["cold"]["n_cached"] or not found["kept"]["n_cached"]:
         raise SystemExit(f"the prompt was read by the wrong one: {found}")
     return found | {"n_bytes": n_bytes}
 
 
-def report(rows: list[dict[str, Any]], n_repeated: int) -> None:
-    console = Console(width=120)
-    today = datetime.date.today().isoformat()
-    console.print(f"{machine.describe()}, {today}, {n_repeated} busy rounds repeated")
-    table = Table("figure", "value", "bar", "ok", box=None)
-    med = statistics.median
-    for name, what in (("cold", "computed"), ("warm", "read from disk")):
-        took = [1e3 * row[name]["ttft_s"] for row in rows]
-        value = f"{med(took):.0f} ms ({min(took):.0f} to {max(took):.0f})"
-        table.add_row(f"first text after a restart, system prompt {what}", value)
-    n_prompt = med(row["warm"]["n_prompt"] for row in rows)
-    n_cached = med(row["warm"]["n_cached"] for row in rows)
-    table.add_row("tokens of the prompt, of them read", f"{n_prompt:.0f}, {n_cached:.0f}")
-    table.add_row("file", f"{med(row['n_bytes'] for row in rows) / 1e6:.1f} MB")
-    ratios = [row["warm"]["ttft_s"] / row["cold"]["ttft_s"] for row in rows]
-    value = f"{med(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    table.add_row("read / computed", value, f"<= {BAR}", "yes" if med(ratios) <= BAR else "NO")
-    console.print(table)
+WORDING = Wording(
+    words="of the system prompt",
+    what="first text after a restart, system prompt",
+    kept="read from disk",
+    bar=0.2,
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/bench warm-prefixes", description=__doc__)
-    parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--words", type=int, default=900, help="of the system prompt")
-    parser.add_argument(
-        "--busy", type=float, default=0.05, help="share of the machine others may use"
-    )
-    args = parser.parse_args()
-    if args.words < MIN_WORDS:
-        parser.error(f"--words is {args.words}: a prompt is kept from about {MIN_WORDS} on")
-    rounds = Rounds(args.busy)
-    rows = [
-        rounds.measure(functools.partial(one_round, args, number)) for number in range(args.rounds)
-    ]
-    report(rows, rounds.n_repeated)
+    compare("warm-prefixes", __doc__, one_round, WORDING)
 
 
 if __name__ == "__main__":

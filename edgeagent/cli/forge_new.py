@@ -78,5 +78,6 @@ def new(
     domain = checked(read_domain(source, seed), source)
     if check_only:
         return
-    made = make(settings, workspace, domain, MakingOptions(seed, method_of(method), minutes))
-    describe(name, made, serve(settings, workspace, made.entry))
+    with workspace.alone():
+        made = make(settings, workspace, domain, MakingOptions(seed, method_of(method), minutes))
+        describe(name, made, serve(settings, workspace, made.entry))

@@ -15,6 +15,7 @@ from edgeagent.cli.shared.domain_model import BASE, TEACHER, encoder_of, made_he
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.read_only_store import reading, selected_or_all
 from edgeagent.cli.shared.store import selector_options
+from edgeagent.durable import way_out
 from edgeagent.errors import ForgeFailed
 from edgeagent.settings import Settings
 
@@ -28,8 +29,10 @@ _SQL = """select c.plain as text, min(f.rating) as rating from response r
     join item_content c on c.item_rowid = i.rowid
     left join feedback f on f.target_id = r.id
         or f.target_id in (select id from item where response_id = r.id)
+    left join response_content b on b.response_id = r.id
     where r.model = :model
-        or exists (select 1 from decision d where d.response_id = r.id and d.reason = 'escalated')
+        or (json_extract(b.body, '$.edgeagent.route') in ('escalated', 'out_of_scope')
+            and json_extract(b.body, '$.edgeagent.confidence.domain') = :model)
     group by c.plain order by max(r.created_ms) desc limit """ + str(_MOST_TEXTS)
 
 
@@ -59,8 +62,8 @@ def review(
         edgeagent forge review my-bot --out review.csv
         edgeagent forge update my-bot --from review.csv
 
-    Texts of stored responses (`store: true`) that NAME answered or that were escalated, within the ages of
-    `store.retention`: badly rated ones first, then those with two nearly equal intents, or whose nearest
+    Texts of stored responses (`store: true`) that NAME answered, or gave to a larger model, within the ages
+    of `store.retention`: badly rated ones first, then those with two nearly equal intents, or whose nearest
     example has another intent. Correct the column `intent` (`oos` for none) and delete what is no use. The
     audit records that they were read.
     """
@@ -68,25 +71,31 @@ def review(
     workspace = made_here(settings, name)
     if out.exists():
         raise ForgeFailed(f"{out} exists: name a new file, so that no corrections are lost.")
+    if not out.parent.is_dir():
+        raise ForgeFailed(f"{out.parent} is no directory: make it, or name another file.")
+    known = workspace.examples()
     who = selected_or_all(owner, conversation, subject)
     with reading(config, flags, who, "forge.review", what=f"model={name}") as store:
         rows = {str(row["text"]): row["rating"] for row in store.run(_SQL, {"model": name})}
+    from edgeagent.forge.domain.readers.csv_reader import as_text_cell
     from edgeagent.forge.domain.review import open_texts
 
-    found = open_texts(rows, workspace.examples().examples)
+    found = open_texts(rows, known.examples)
     if not found:
         raise ForgeFailed(
             f"There are no stored texts that {name} does not know: let clients send `store: true`."
         )
     items = asyncio.run(_ranked(settings, workspace, found, limit))
-    new_file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(new_file, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "intent", "probability", "why"])
-        for item in items:
-            writer.writerow(
-                [item.text, item.choice.intent, f"{item.choice.probability:.3f}", item.why]
-            )
+    lines = [["text", "intent", "probability", "why"]]
+    for item in items:  # what clients have said is not to be computed by a spreadsheet
+        sure = f"{item.choice.probability:.3f}"
+        lines.append([as_text_cell(item.text), item.choice.intent, sure, item.why])
+    try:
+        new_file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(new_file, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(lines)
+    except OSError as exc:
+        raise ForgeFailed(f"{out} cannot be written ({exc}): {way_out(exc)}.") from exc
     click.echo(
         f"{out}: {len(items)} of {len(found)} texts. Correct the intents, then update {name}."
     )

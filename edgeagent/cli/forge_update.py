@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,9 +15,14 @@ from edgeagent.cli.shared.domain_model import (
     made_here,
     make,
     serve,
+    served_digest,
 )
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.errors import ForgeFailed
+from edgeagent.settings import Settings
+
+if TYPE_CHECKING:
+    from edgeagent.forge.domain.workspace import Workspace
 
 # The share of known texts that an update may lose.
 MOST_LOST = 0.005
@@ -41,9 +46,16 @@ def update(name: str, source: Path, accept: bool, config: Path | None, **flags: 
     """
     settings = configured(config, **flags).settings
     workspace = made_here(settings, name)
+    with workspace.alone():
+        _update(settings, workspace, source, accept)
+
+
+def _update(settings: Settings, workspace: Workspace, source: Path, accept: bool) -> None:
     from edgeagent.forge.domain.merging import merged, regressions
     from edgeagent.forge.domain.readers.source import read_domain
 
+    name = workspace.name
+    workspace.settle(served_digest(settings, name))
     plan, old = workspace.plan(), workspace.examples()
     domain = checked(merged(old, read_domain(source, plan.seed)), source)
     before = workspace.current_gguf()
@@ -67,7 +79,9 @@ def rollback(name: str, config: Path | None, **flags: Any) -> None:
     """Serve the version of NAME before the current one. The last three versions are kept."""
     settings = configured(config, **flags).settings
     workspace = made_here(settings, name)
-    entry = workspace.previous()
-    workspace.discard()
-    done = serve(settings, workspace, entry)
+    with workspace.alone():
+        workspace.settle(served_digest(settings, name))
+        entry = workspace.previous()
+        workspace.discard()
+        done = serve(settings, workspace, entry)
     click.echo(f"{name} is version {workspace.version_of(done.sha256 or '')} again.")

@@ -146,6 +146,12 @@ def serve(settings: Settings, workspace: Workspace, entry: Any) -> InstalledMode
     return done
 
 
+def served_digest(settings: Settings, name: str) -> str | None:
+    """The digest of the model that is installed under this name; None where none is."""
+    found = (model.sha256 for model in library_of(settings).installed() if model.id == name)
+    return next(found, None)
+
+
 def describe(name: str, made: Made, done: InstalledModel) -> None:
     figures = made.figures
     recall = "" if figures.recall is None else f", {figures.recall:.0%} of other texts rejected"

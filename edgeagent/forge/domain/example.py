@@ -92,18 +92,26 @@ class Domain:
             )
         moved = tuple(Slot(s.name, s.value, s.start - left, s.end - left) for s in slots)
         if len(self.examples) >= MAX_EXAMPLES:
-            raise ForgeFailed(
-                f"{place}: there are more than {MAX_EXAMPLES} examples: leave some out."
-            )
+            raise _too_many(place)
         name = intent_name(intent, place)
         if name == OUT_OF_SCOPE:
             moved = ()
         self.examples.append(Example(text, name, place, moved))
 
     def merge(self, other: Domain) -> None:
+        """Raises: ForgeFailed for too many examples together."""
+        if len(self.examples) + len(other.examples) > MAX_EXAMPLES:
+            raise _too_many(other.examples[-1].place)
         self.examples += other.examples
         self.answers |= other.answers
         self.tools |= other.tools
+
+
+def _too_many(place: Place) -> ForgeFailed:
+    return ForgeFailed(
+        f"{place}: there are more than {MAX_EXAMPLES} examples: leave some out; a few hundred of each intent "
+        "are enough."
+    )
 
 
 def intent_name(text: str, place: Place) -> str:

@@ -10,10 +10,13 @@ from edgeagent.forge.domain.served_evaluation import choices
 
 
 def merged(old: Domain, new: Domain) -> Domain:
-    """All examples; a text of both has the intent and the slots of the new one."""
+    """All examples; a text of both has the intent and the slots of the new one. Raises: ForgeFailed for too
+    many."""
     replaced = {normalized(example.text) for example in new.examples}
     kept = [e for e in old.examples if normalized(e.text) not in replaced]
-    return Domain([*kept, *new.examples], old.answers | new.answers, old.tools | new.tools)
+    both = Domain(kept, dict(old.answers), dict(old.tools))
+    both.merge(new)
+    return both
 
 
 async def regressions(

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +24,19 @@ import msgspec
 import numpy as np
 
 from edgeagent.catalog.catalog_file import Entry, parse_catalog
+from edgeagent.catalog.exclusive_lock import exclusive_lock
 from edgeagent.catalog.model_ids import is_id
-from edgeagent.errors import ForgeFailed
+from edgeagent.durable import replace_text, sync_folder, way_out
+from edgeagent.errors import ForgeFailed, SettingsError
 from edgeagent.forge.domain.example import Domain
 from edgeagent.forge.domain.readers.jsonl_reader import read_jsonl
 from edgeagent.forge.domain.trunk_file import Floats
 
 Method = Literal["head", "torch"]
+logger = logging.getLogger(__name__)
+
 _MAX_NAME = 64
+_MAX_EXAMPLES_BYTES = 128 << 20  # more than what `example.MAX_EXAMPLES` texts can take
 N_KEPT = 3  # versions
 
 
@@ -55,11 +63,22 @@ class Plan:
 
 
 class Workspace:
-    """Files of one model. One process at a time."""
+    """Files of one model. Whoever changes them holds `alone`."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder / check_name(name), name
         self.work = self.folder / "work"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One command at a time. Raises: ForgeFailed where another one is at work, or for a full disk."""
+        busy = ForgeFailed(f"{self.name} is being made by another command: wait until it has ended.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with exclusive_lock(self.folder / ".lock", busy):
+                yield
+        except OSError as exc:
+            raise ForgeFailed(f"{self.folder} cannot be written ({exc}): {way_out(exc)}.") from exc
 
     @property
     def model(self) -> Path:
@@ -119,12 +138,21 @@ class Workspace:
 
     def finish(self, sha256: str) -> None:
         """A version is installed: this is the current one. Older ones than the last three are removed."""
-        if self.work.is_dir():
-            (self.model / "done").touch()
-            shutil.rmtree(self.work, ignore_errors=True)
+        is_new, folder = self.work.is_dir(), self.model
+        if is_new:
+            (folder / "done").touch()
+            sync_folder(folder)
         write_text(self.folder / "current", sha256)
+        if is_new:
+            shutil.rmtree(self.work, ignore_errors=True)
         for number in self._numbers()[:-N_KEPT]:
             shutil.rmtree(self._version(number), ignore_errors=True)
+
+    def settle(self, served: str | None) -> None:
+        """Take the version with this digest, which is installed, as the current one: a command may have been
+        killed between the two."""
+        if served is not None and self.version_of(served) is not None:
+            write_text(self.folder / "current", served)
 
     def discard(self) -> None:
         """Give up the version that is being made."""
@@ -142,16 +170,19 @@ class Workspace:
 
     def examples(self) -> Domain:
         """The examples of the current version. Raises: ForgeFailed."""
-        return read_jsonl(self._version(self._current()) / "examples.jsonl")
+        path = self._version(self._current()) / "examples.jsonl"
+        return read_jsonl(path, max_bytes=_MAX_EXAMPLES_BYTES)
 
     def _entries(self) -> list[tuple[int, Entry]]:
-        """The finished versions with their catalog entries, ascending."""
+        """The finished versions with their catalog entries, ascending; damaged ones are left out."""
         found = []
         for number in self._numbers():
             path = self._version(number) / "catalog.toml"
-            found.append(
-                (number, parse_catalog(path.read_text(encoding="utf-8"), str(path))[self.name])
-            )
+            try:
+                entries = parse_catalog(path.read_text(encoding="utf-8"), str(path))
+                found.append((number, entries[self.name]))
+            except (OSError, UnicodeDecodeError, SettingsError, KeyError) as exc:
+                logger.warning("version_damaged path=%s error=%s", path, type(exc).__name__)
         return found
 
     def version_of(self, sha256: str) -> int | None:
@@ -159,13 +190,20 @@ class Workspace:
         return max(found, default=None)
 
     def _current(self) -> int:
-        """Raises: ForgeFailed where no version is finished."""
-        path = self.folder / "current"
-        sha256 = path.read_text(encoding="utf-8") if path.is_file() else ""
-        number = self.version_of(sha256)
+        """Raises: ForgeFailed where the served version is not whole."""
+        number = self._served()
         if number is None:
-            raise ForgeFailed(f"{self.name} is not finished: run `edgeagent forge new` again.")
+            raise ForgeFailed(
+                f"The files of {self.name}'s current version in {self.folder} are damaged or missing: "
+                f"`edgeagent forge rollback {self.name}` serves the version before, and `edgeagent forge new "
+                f"{self.name}` makes a new one."
+            )
         return number
+
+    def _served(self) -> int | None:
+        path = self.folder / "current"
+        sha256 = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+        return self.version_of(sha256)
 
     def current_gguf(self) -> Path:
         number = self._current()
@@ -173,11 +211,13 @@ class Workspace:
         return self._version(number) / file
 
     def previous(self) -> Entry:
-        """The version before the current one. Raises: ForgeFailed if there is none."""
-        current = self._current()
-        before = [entry for number, entry in self._entries() if number < current]
+        """The version before the current one; where the files of that one are damaged, the last one that is
+        whole. Raises: ForgeFailed if there is none."""
+        current = self._served()
+        before = [entry for n, entry in self._entries() if current is None or n < current]
         if not before:
-            raise ForgeFailed(f"{self.name} has no version before {current}: there is no way back.")
+            said = f"before {current}" if current is not None else "that is whole"
+            raise ForgeFailed(f"{self.name} has no version {said}: there is no way back.")
         return before[-1]
 
     def load(self, name: str) -> Floats | None:
@@ -196,10 +236,11 @@ class Workspace:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by one rename."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    """Replace a file by one rename, so that no kill and no power cut leaves half of it. Raises: ForgeFailed."""
+    try:
+        replace_text(path, text)
+    except OSError as exc:
+        raise ForgeFailed(f"{path} cannot be written ({exc}): {way_out(exc)}.") from exc
 
 
 def digest_of(domain: Domain) -> str:

@@ -10,6 +10,7 @@ from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import OUT_OF_SCOPE
 from edgeagent.forge.domain.example import Domain
 from edgeagent.forge.domain.readers import text_lines
+from edgeagent.forge.domain.readers.csv_reader import as_text_cell
 from edgeagent.forge.domain.readers.source import read_domain
 from edgeagent.forge.domain.workspace import to_lines
 
@@ -172,3 +173,31 @@ def test_large_and_missing_files_are_refused(tmp_path: Path):
         read_domain(tmp_path / "b.csv", seed=1)
     with pytest.raises(ForgeFailed, match="is not a file"):
         text_lines.read_text(tmp_path)
+
+
+def test_formulas_are_texts_and_come_back_as_they_were(tmp_path: Path):
+    said = ["=HYPERLINK(1)", "+1 please", "-x", "@all", "'quoted'", "'=1", "plain"]
+    cells = [as_text_cell(text) for text in said]
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+    body = "".join(f'"{cell}",{"ab"[n % 2]}\n' for n, cell in enumerate(cells))
+    found = [one.text for one in read(tmp_path, "a.csv", f"text,intent\n{body}").examples]
+    assert found == [text.removeprefix("'") if text == "'=1" else text for text in said]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (r'{"text": "half \ud800", "intent": "a"}', "surrogates not allowed"),
+        ('{"intent": "a", "parameters": {"x": NaN}}', "NaN is no JSON number"),
+        ('{"intent": "a", "parameters": {"x": -Infinity}}', "-Infinity is no JSON number"),
+    ],
+)
+def test_what_json_cannot_carry_on_is_refused(tmp_path: Path, line: str, said: str):
+    with pytest.raises(ForgeFailed, match=rf"a\.jsonl:1: not JSON .*{said}"):
+        read(tmp_path, "a.jsonl", line)
+
+
+def test_separators_of_unicode_end_no_line(tmp_path: Path):
+    domain = read(tmp_path, "a.csv", "text,intent\none\u2028two,a\nthree\x85four,b\n")
+    again = read(tmp_path, "b.jsonl", to_lines(domain))
+    assert [e.text for e in again.examples] == ["one\u2028two", "three\x85four"]

@@ -1,4 +1,8 @@
-"""Reads CSV: a header with `text` and `intent`, and optionally `answer`; comma, semicolon or tab."""
+"""Reads CSV: a header with `text` and `intent`, and optionally `answer`; comma, semicolon or tab.
+
+Spreadsheets compute cells that begin as formulas do. `as_text_cell` writes what others have said so that they
+do not, and a text that was written so is read without the mark.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,17 @@ from edgeagent.forge.domain.readers.text_lines import read_text
 _TEXT = ("text", "utterance", "sentence", "example", "question", "query")
 _INTENT = ("intent", "label", "category", "class")
 _ANSWER = ("answer", "response")
+_FORMULA = tuple("=+-@\t\r")
+_TEXT_MARK = "'"
+
+
+def as_text_cell(text: str) -> str:
+    """A cell that a spreadsheet shows and does not compute."""
+    return _TEXT_MARK + text if text.startswith(_FORMULA) else text
+
+
+def _said(cell: str) -> str:
+    return cell[1:] if cell.startswith(_TEXT_MARK) and cell[1:].startswith(_FORMULA) else cell
 
 
 def read_csv(path: Path) -> Domain:
@@ -72,6 +87,6 @@ def _add(
             f"{place}: the row has {len(row)} columns, and {max(text, intent) + 1} are needed: add the "
             "missing one, or put a text with the separator into quotes."
         )
-    add_marked(domain, row[text], row[intent], place)
+    add_marked(domain, _said(row[text]), row[intent], place)
     if answer is not None and len(row) > answer and row[answer].strip():
-        domain.answers[intent_name(row[intent], place)] = row[answer].strip()
+        domain.answers[intent_name(row[intent], place)] = _said(row[answer].strip())

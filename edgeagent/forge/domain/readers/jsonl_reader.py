@@ -20,26 +20,32 @@ from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import Slot
 from edgeagent.forge.domain.example import Domain, Place, intent_name, slot_name
 from edgeagent.forge.domain.readers.inline_slots import unmarked
-from edgeagent.forge.domain.readers.text_lines import read_text
+from edgeagent.forge.domain.readers.text_lines import MAX_BYTES, read_text
 
 _KNOWN = {"text", "intent", "slots", "spans", "answer", "description", "parameters", "examples"}
 
 
-def read_jsonl(path: Path) -> Domain:
+def read_jsonl(path: Path, max_bytes: int = MAX_BYTES) -> Domain:
     """Raises: ForgeFailed."""
     domain = Domain()
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    # Not `splitlines`: U+2028 and its like end no line of JSON.
+    for number, line in enumerate(read_text(path, max_bytes).split("\n"), start=1):
         if not line.strip():
             continue
         place = Place(path, number)
         try:
-            body = json.loads(line)
+            body = json.loads(line, parse_constant=_no_number)
+            json.dumps(body, ensure_ascii=False).encode()  # no half of a surrogate pair
         except (ValueError, RecursionError) as exc:
             raise ForgeFailed(
                 f"{place}: not JSON ({str(exc)[:100]}): write one object per line."
             ) from exc
         _add(domain, body, place)
     return domain
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _add(domain: Domain, body: Any, place: Place) -> None:

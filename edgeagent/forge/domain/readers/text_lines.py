@@ -11,7 +11,7 @@ from edgeagent.forge.domain.readers.inline_slots import add_marked
 MAX_BYTES = 16 << 20
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     """The whole file, UTF-8 with or without a byte order mark.
 
     Raises: ForgeFailed for a file that is missing, empty, too large or not UTF-8, with the line of the
@@ -21,9 +21,9 @@ def read_text(path: Path) -> str:
         if not path.is_file():
             raise ForgeFailed(f"{path} is not a file: name a file, or a directory of files.")
         size = path.stat().st_size
-        if size > MAX_BYTES:
+        if size > max_bytes:
             raise ForgeFailed(
-                f"{path} has {size / 1e6:.0f} MB, and {MAX_BYTES / 1e6:.0f} MB is the most: a few hundred "
+                f"{path} has {size / 1e6:.0f} MB, and {max_bytes / 1e6:.0f} MB is the most: a few hundred "
                 "examples of each intent are enough; leave some out."
             )
         raw = path.read_bytes()

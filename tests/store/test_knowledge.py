@@ -109,6 +109,13 @@ def test_the_order_by_words_does_not_depend_on_other_owners(conn):
     assert [hit.value for hit in after] == pytest.approx([hit.value for hit in before], rel=0.1)
 
 
+def test_chunks_of_a_store_that_is_being_deleted_are_not_found(conn):
+    mine, other = add_store(conn), add_store(conn, 2, owner="bob")
+    conn.execute("update vector_store set is_deleting = 1 where n = ?", (other,))
+    hits = chunks.by_words(conn, [mine], "ferry", 10)
+    assert len(hits) == 2 and len(found_texts(conn, hits)) == 2
+
+
 def test_similarities_are_those_of_the_stores_chunks_only(conn):
     mine, other = add_store(conn), add_store(conn, 2, owner="bob")
     wanted = stored_vector(vector(1))

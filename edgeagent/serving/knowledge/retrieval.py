@@ -72,10 +72,14 @@ class Retrieval:
         )
         by_vector = await self._by_vector(vectors, only, [hit.chunk for hit in by_words])
         order = fused([hit.chunk for hit in by_words], {h.chunk: h.value for h in by_vector})  # 3
-        passages = await self._passages(
-            owner, order[: max(RERANKED, wish.n_results)], query, by_vector
+        is_reranked = (
+            wish.reranks and self._settings.reranks and bool(await self._chooser.with_task("rerank"))
         )
-        if wish.reranks and self._settings.reranks:
+        # Some of those that are looked at may be left out in the end.
+        may_drop = is_reranked or wish.least_score > 0
+        n_first = max(RERANKED, wish.n_results) if may_drop else wish.n_results
+        passages = await self._passages(owner, order[:n_first], query, by_vector)
+        if is_reranked:
             passages = await self._ranked_again(query, passages)  # 4
         return [p for p in passages if p.score >= wish.least_score][: wish.n_results]
 
@@ -206,8 +210,8 @@ class Retrieval:
         return await asyncio.to_thread(_described, query, found)
 
     async def _ranked_again(self, query: str, passages: list[Passage]) -> list[Passage]:
-        """The first passages in the order of a cross-encoder, where one is installed."""
-        if len(passages) < 2 or not await self._chooser.with_task("rerank"):
+        """The first passages in the order of the cross-encoder that is installed."""
+        if len(passages) < 2:
             return passages
         first, rest = passages[:RERANKED], passages[RERANKED:]
         spec = RerankSpec(query=query, documents=[p.content for p in first], truncate=True)

@@ -34,6 +34,13 @@ _CONTINUES = re.compile(
 _TABLE_RULE = re.compile(r"[|\s:–-]+")
 
 
+class Quote(NamedTuple):
+    """An answer of sentences, and how much the best of them tells, 0..1: its vector and its words."""
+
+    text: str
+    score: float
+
+
 class Candidate(NamedTuple):
     """A sentence: the number of its passage, and its place among that passage's sentences."""
 
@@ -58,7 +65,7 @@ def quoted(
     found: Sequence[Candidate],
     headings: Sequence[str],
     similarity: Mapping[str, float],
-) -> str:
+) -> Quote:
     """The answer: the best sentence, and its neighbour where that tells nearly as much. Empty without
     candidates. `headings` of each passage; `similarity` of sentences to the question, where it is known."""
     weights = _weights(content_words(question), found)
@@ -74,7 +81,7 @@ def quoted(
         return told - PASSAGE_STEP * one.passage
 
     if not found:
-        return ""
+        return Quote("", 0.0)
     scores = {one: score(one) for one in found}
     best = max(found, key=lambda one: scores[one])
     chosen = [best]
@@ -87,7 +94,7 @@ def quoted(
             chosen.append(one)
     chosen.sort(key=lambda one: one.place)
     text = " ".join(one.text for one in chosen)
-    return text if len(text) <= MAX_CHARS else best.text[:MAX_CHARS]
+    return Quote(text if len(text) <= MAX_CHARS else best.text[:MAX_CHARS], scores[best])
 
 
 def sentence_evidence(

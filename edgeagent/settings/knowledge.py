@@ -55,6 +55,12 @@ class KnowledgeSettings(SettingsTable):
         le=1,
         description="evidence of a single sentence that is enough where that of its passage is thin",
     )
+    sure_evidence: float = Field(
+        default=0.55,
+        ge=0,
+        le=1,
+        description="evidence below which quotes from documents are told as uncertain; 0: never",
+    )
     on_thin_evidence: Literal["decline", "answer", "router", "human"] = Field(
         default="decline",
         description="where the documents tell nothing: say so; let the model answer; ask "

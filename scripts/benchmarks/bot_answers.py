@@ -6,6 +6,7 @@ Three sets, each in a store of its own: the example bot's documents with the que
     answerable   the documents have the answer
     missing      same subject, and no document has it (of a FAQ: asked of a store without its entry)
     foreign      asked of a store about something else
+    uncertain    answers of quotes that begin by saying that they may not answer the question
     cited        sentences that cite a passage which has their content words and numbers, or are marked
 """
 
@@ -76,6 +77,7 @@ def answered(client: Client, case: Case, args: argparse.Namespace) -> dict[str, 
             {
                 "type": "file_search", "vector_store_ids": [case.store], "max_num_results": 4,
                 "answers": args.answers,
+                "sure_evidence": args.sure_evidence,
             }
         ],
     }  # fmt: skip
@@ -91,16 +93,23 @@ def count(got: dict[str, Any], case: Case, n: Counter[str]) -> None:
     part = got["output"][-1]["content"][0]
     n["answers"] += 1
     notes = part["annotations"]
+    n["told as uncertain"] += not told["is_sure"]
     if case.cites is not None:
-        n["right document cited"] += case.cites in [one["filename"] for one in notes]
+        is_right = case.cites in [one["filename"] for one in notes]
+        n["right document cited"] += is_right
+        n["right document cited, certain"] += is_right and told["is_sure"]
     if case.has is not None:
-        n["right text told"] += case.has.casefold() in part["text"].casefold()
+        is_right = case.has.casefold() in part["text"].casefold()
+        n["right text told"] += is_right
+        n["right text told, certain"] += is_right and told["is_sure"]
     texts: dict[str, str] = defaultdict(str)
     for row in got["output"][0]["results"]:
         texts[row["file_id"]] += f"\n{row['text']}"
     ends = {one["index"]: one["file_id"] for one in notes}
     marked = {span["end"] for span in told["unsupported"]}
     for span in sentence_spans(part["text"]):
+        if span.end <= told["n_preface"]:
+            continue
         sentence = re.sub(r"\[\d+\]", "", part["text"][span.start : span.end])
         words = content_words(sentence)
         if not words:
@@ -128,9 +137,11 @@ def main() -> None:
     parser.add_argument("--answers", choices=["quotes", "model"], default="quotes")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--faq", action="store_true", help="with the two FAQs")
+    parser.add_argument("--sure-evidence", type=float, help="default: as the settings say")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth entry of them")
     parser.add_argument("--limit", type=int, default=0, help="questions; 0: all")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kept", type=Path, help="file that gets each answer as a line of JSON")
     parser.add_argument("--shown", action="store_true", help="print what went wrong")
     args = parser.parse_args()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -142,6 +153,10 @@ def main() -> None:
         for case in found:
             got = answered(client, case, args)
             count(got, case, counts[case.kind])
+            if args.kept is not None:
+                with args.kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([case.kind, case.store, case.question, case.cites, case.has, got]))
+                    file.write("\n")
             text = got["output"][-1]["content"][0]["text"]
             is_declined = got["edgeagent"]["knowledge"]["basis"] == "nothing"
             is_wrong = is_declined == (case.kind == "answerable") or (

@@ -164,7 +164,9 @@ def test_a_hand_over_depends_on_the_opening_hours(now: datetime, text: str) -> N
         ("name = 'x'\n[knowledge]\nbases = ['a']\ndocuments = ['/etc']", "not beside it"),
         ("name = 'x'\n[knowledge]\ndocuments = ['none.md']", "bases"),
         ("name = 'x'\n[knowledge]\nbases = ['a']\ndocuments = ['none.md']", "none.md"),
+        ("name = 'x'\n[knowledge]\nbases = ['a']\ndocuments = ['out']", "'out', a link to a place"),
         ("name = 'x'\n[thresholds]\nintent = 2.0", "intent"),
+        ("name = 'x'\n[thresholds]\nsure = -1.0", "thresholds.sure"),
         ("name = 'x'\n[handover]\non_thin_evidence = 'guess'", "guess"),
         ("name = 'x'\n[slots.a]\nintents = ['b']", "neither values nor shapes"),
         ("name = 'x'\n[slots.a]\nshapes = ['abc']", "'abc'"),
@@ -176,6 +178,7 @@ def test_a_hand_over_depends_on_the_opening_hours(now: datetime, text: str) -> N
 )
 def test_bad_files_say_what_is_wrong(tmp_path: Path, text: str, part: str) -> None:
     (tmp_path / "bot.toml").write_text(text)
+    (tmp_path / "out").symlink_to(tmp_path.parent)
     with pytest.raises(InvalidParameter, match=part):
         read_bot(tmp_path / "bot.toml")
 

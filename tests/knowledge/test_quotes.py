@@ -38,10 +38,10 @@ def test_the_sentence_that_tells_most_is_the_answer(
 ) -> None:
     found = candidates([DOGS, FARES])
     similarity = {one.text: near.get(one.text, 0.1) for one in found} if near else {}
-    assert quoted(question, found, ["Pets", "Fares"], similarity) == text
+    assert quoted(question, found, ["Pets", "Fares"], similarity).text == text
 
 
 def test_an_answer_is_bounded_and_may_be_empty() -> None:
-    assert quoted("What?", [], [], {}) == ""
+    assert quoted("What?", [], [], {}) == ("", 0)
     long = Candidate(0, 0, "boat " * 1000)
-    assert len(quoted("A boat?", [long], [""], {})) == MAX_CHARS
+    assert len(quoted("A boat?", [long], [""], {}).text) == MAX_CHARS

@@ -201,13 +201,22 @@ def test_quotes_need_no_model(tmp_path: Path) -> None:
             pass
         tool = {"type": "file_search", "vector_store_ids": [store]}
 
-        def ask(question: str, **more: str) -> httpx.Response:
+        def ask(question: str, **more: object) -> httpx.Response:
             body = {"model": "default", "input": question, "tools": [tool | more]}
             return client.post("/v1/responses", json=body)
 
         told = ask("Do dogs travel free?", answers="quotes")
         assert told.status_code == 200, told.text
         assert told.json()["output"][-1]["content"][0]["text"] == "Dogs on a lead travel free."
+        assert told.json()["edgeagent"]["knowledge"]["is_sure"] is True
+        doubtful = ask(
+            "Do dogs and horses travel?", answers="quotes", sure_evidence=1.0, not_sure="Perhaps:"
+        ).json()
+        (part,) = doubtful["output"][-1]["content"]
+        assert part["text"] == "Perhaps: Dogs on a lead travel free."
+        assert [note["index"] for note in part["annotations"]] == [len(part["text"])]
+        own = doubtful["edgeagent"]["knowledge"]
+        assert (own["is_sure"], own["n_preface"], own["unsupported"]) == (False, 9, [])
         missing = ask("Who paints elephants?", answers="quotes").json()
         assert missing["edgeagent"]["knowledge"]["basis"] == "nothing"
         assert ask("Do dogs travel free?").status_code == 503  # which a model writes

@@ -9,8 +9,8 @@
         - say: I want to talk to a person
           handover: human              # or router, or none
 
-`intent`, `slots` and `basis` (verbatim, quotes, passages, nothing, intent, call, handover, model) are
-compared, too. The file is YAML 1.2: 17:00, yes and 2026-06-01 are texts.
+`intent`, `slots`, `sure` (false: the answer begins by saying that it may be none) and `basis` (verbatim,
+quotes, passages, nothing, intent, call, handover, model) are compared, too. The file is YAML 1.2: 17:00, yes and 2026-06-01 are texts.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cites: list[str] = []
     contains: str | None = None
     basis: Basis | None = None
+    sure: bool | None = None
     handover: Literal["human", "router", "none"] | None = None
 
 
@@ -101,6 +102,8 @@ def differences(turn: Turn, answer: BotAnswer) -> list[str]:
     ):
         if wanted is not None and wanted != got:
             found.append(f"{name} is {got}, not {wanted}")
+    if turn.sure is not None and turn.sure != answer.is_sure:
+        found.append(f"it is {'' if answer.is_sure else 'not '}sure")
     if turn.handover is not None and turn.handover != (answer.handover or "none"):
         found.append(f"handover is {answer.handover or 'none'}, not {turn.handover}")
     for slot, value in (turn.slots or {}).items():

@@ -16,6 +16,7 @@ from edgeagent.errors import InvalidParameter
 from edgeagent.serving.bots.slots import SlotRule
 
 MAX_BYTES = 256 << 10
+MAX_SAID = 2000  # characters of a text that the file search puts into an answer
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 CLOSED = "closed"
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
@@ -24,12 +25,13 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 class Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Knowledge bases by name. The files in `documents` (relative to the file of the bot) are put into the
     first of them by `edgeagent bot run` and `test`. `answers`: the model writes them from passages, or they
-    are sentences of the passages."""
+    are sentences of the passages. `not_sure` is said before sentences that may not answer the question."""
 
     bases: list[str] = []
     documents: list[str] = []
     max_passages: int = 4
     answers: Literal["model", "quotes"] = "model"
+    not_sure: str = ""
 
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,9 +55,11 @@ class Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Below `intent` the domain model's choice does not count."""
+    """Below `intent` the domain model's choice does not count. Below `sure` quotes are told as uncertain;
+    None: as the settings say."""
 
     intent: float = 0.5
+    sure: float | None = None
 
 
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,8 +129,11 @@ def _check(path: Path, bot: BotFile) -> None:
         raise _wrong(
             path, f"has knowledge.max_passages {bot.knowledge.max_passages}, 1 to 20 are possible"
         )
-    if not 0 <= bot.thresholds.intent <= 1:
-        raise _wrong(path, f"has thresholds.intent {bot.thresholds.intent}, 0 to 1 is possible")
+    for name, value in (("intent", bot.thresholds.intent), ("sure", bot.thresholds.sure)):
+        if value is not None and not 0 <= value <= 1:
+            raise _wrong(path, f"has thresholds.{name} {value}, 0 to 1 is possible")
+    if len(bot.knowledge.not_sure) > MAX_SAID:
+        raise _wrong(path, f"has a knowledge.not_sure of more than {MAX_SAID} characters")
     if not bot.languages:
         raise _wrong(path, "names no language")
     if not 1 <= bot.max_tokens <= 4096:
@@ -145,6 +152,8 @@ def _check(path: Path, bot: BotFile) -> None:
             raise _wrong(path, f"names the document {name!r}, which is not beside it")
         if not (bot.folder / name).exists():
             raise _wrong(path, f"names the document {name!r}, which does not exist")
+        if not (bot.folder / name).resolve().is_relative_to(bot.folder):
+            raise _wrong(path, f"names the document {name!r}, a link to a place that is not beside it")
     try:
         ZoneInfo(bot.hours.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:

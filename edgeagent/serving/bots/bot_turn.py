@@ -40,7 +40,8 @@ Steps = Generator[Ask, dict[str, Any], "BotAnswer"]
 
 
 class BotAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the bot says, and what it is based on. `handover`: to whom the question goes, or has to go."""
+    """What the bot says, and what it is based on. `handover`: to whom the question goes, or has to go.
+    `is_sure`: false where the text begins by saying that it may not answer the question."""
 
     text: str
     basis: Basis
@@ -48,6 +49,7 @@ class BotAnswer(msgspec.Struct, frozen=True, kw_only=True):
     slots: dict[str, Any] = {}
     citations: list[str] = []
     handover: Literal["human", "router"] | None = None
+    is_sure: bool = True
 
 
 class BotDialogue:
@@ -97,14 +99,7 @@ class BotDialogue:
             "max_output_tokens": bot.max_tokens,
         }  # fmt: skip
         if self._stores:  # 3
-            body["tools"] = [
-                {
-                    "type": "file_search", "vector_store_ids": self._stores,
-                    "max_num_results": bot.knowledge.max_passages,
-                    "on_thin_evidence": bot.handover.on_thin_evidence,
-                    "answers": bot.knowledge.answers,
-                }
-            ]  # fmt: skip
+            body["tools"] = [search_of(bot, self._stores)]
         response = yield from self._continued(body)
         self._previous = response["id"] if response["store"] else None
         answer = of_response(response)
@@ -126,6 +121,19 @@ class BotDialogue:
         handover = self._bot.handover
         is_open = self._bot.hours.is_open(self._clock())
         return handover.text if is_open or not handover.closed_text else handover.closed_text
+
+
+def search_of(bot: BotFile, stores: list[str]) -> dict[str, Any]:
+    """The tool that finds the bot's answers."""
+    tool = {
+        "type": "file_search", "vector_store_ids": stores, "answers": bot.knowledge.answers,
+        "max_num_results": bot.knowledge.max_passages,
+        "on_thin_evidence": bot.handover.on_thin_evidence,
+        "sure_evidence": bot.thresholds.sure,
+    }  # fmt: skip
+    if bot.knowledge.not_sure:
+        tool["not_sure"] = bot.knowledge.not_sure
+    return tool
 
 
 def asks_for_person(bot: BotFile, text: str) -> bool:
@@ -214,6 +222,7 @@ def of_response(response: dict[str, Any]) -> BotAnswer:
         basis=told["basis"] if told is not None else "model",
         citations=list(cited),
         handover=told["handover"] if told is not None else None,
+        is_sure=told is None or told.get("is_sure", True),
     )
 
 

@@ -5,7 +5,8 @@
 3. thin evidence: an answer that says so in place of an invented one, or a hand-over: to a larger model, or to
    a person; where the larger model cannot be asked, the answer says so, too
 4. else the passages are put before the question, and the model answers from them; or the answer is one or
-   two of their sentences (`answers: quotes`), and no model is asked
+   two of their sentences (`answers: quotes`), and no model is asked; where these tell little, a sentence
+   before them says so
 5. each sentence of the answer cites the passage that holds its words, or is marked as unsupported
 
 Passages are put into a message as its text: names of special tokens in them stay text, as in all messages.
@@ -23,7 +24,7 @@ import msgspec
 
 from edgeagent.knowledge.citations import cite, words_of
 from edgeagent.knowledge.document import n_tokens
-from edgeagent.knowledge.quotes import candidates, quoted, sentence_evidence
+from edgeagent.knowledge.quotes import Quote, candidates, quoted, sentence_evidence
 from edgeagent.knowledge.words import content_words
 from edgeagent.serving.chat import ChatRequest
 from edgeagent.serving.engines import Engines
@@ -59,6 +60,7 @@ RULES = (
     "in them."
 )
 NOTHING_FOUND = "I did not find anything about this in the documents, so I cannot answer it."
+NOT_SURE = "I am not sure that the documents answer this. The nearest that they say:"
 
 Basis = Literal["passages", "quotes", "verbatim", "nothing"]
 Handover = Literal["router", "human"]
@@ -70,12 +72,15 @@ class Consultation:
     def __init__(
         self, query: str, passages: Sequence[Passage], basis: Basis, evidence: float, *,
         text: str | None, shows_results: bool, handover: Handover | None = None, fault: str | None = None,
+        not_sure: str | None = None,
     ) -> None:  # fmt: skip
         self.query = query
         self.passages = passages
         self.basis = basis
         self.evidence = evidence
-        self.text = text  # the whole answer, where no model is asked
+        self._preface = "" if not_sure is None else f"{not_sure} "
+        # The whole answer, where no model is asked.
+        self.text = None if text is None else f"{self._preface}{text}"
         self.handover = handover
         self.fault = fault  # why the question could not be handed over
         self.item_id = new_id("fs")
@@ -100,15 +105,17 @@ class Consultation:
         self._unsupported = []
         if self.basis == "nothing":
             return []
-        for span, number in cite(text, self._words):
+        n_own = len(self._preface)  # characters that are not the documents'
+        for span, number in cite(text[n_own:], self._words):
+            start, end = n_own + span.start, n_own + span.end
             if number is None:
-                self._unsupported.append({"start": span.start, "end": span.end})
+                self._unsupported.append({"start": start, "end": end})
                 continue
             passage = self.passages[number]
             found.append(
                 {
                     "type": "file_citation",
-                    "index": span.end,
+                    "index": end,
                     "file_id": passage.file_id,
                     "filename": passage.name,
                 }
@@ -118,13 +125,16 @@ class Consultation:
     def told(self) -> Body:
         """What an answer is based on, for its `edgeagent` object. `handover`: to whom the question was handed
         over, or has to be; `handover_fault`: why it could not be. `unsupported`: places in its message whose
-        words no passage has."""
+        words no passage has. `is_sure`: false where quotes tell little and the message begins by saying so,
+        with `n_preface` characters."""
         fault = {"handover_fault": self.fault} if self.fault is not None else {}
         return fault | {
             "basis": self.basis,
             "evidence": round(self.evidence, 4),
             "n_passages": len(self.passages),
             "handover": self.handover,
+            "is_sure": not self._preface,
+            "n_preface": len(self._preface),
             "unsupported": self._unsupported,
         }
 
@@ -209,14 +219,18 @@ class Consultant:
             if then == "human":
                 text = f"{text} {self._settings.human_contact}".rstrip()
         basis: Basis = "passages" if found and text is None else "nothing"
+        not_sure: str | None = None
         if may_fix and not is_thin and tool.answers == "quotes":  # 4
-            text, basis = await sentences.quote(), "quotes"
+            quote = await sentences.quote()
+            text, basis = quote.text, "quotes"
+            if quote.score < _first(tool.sure_evidence, self._settings.sure_evidence):
+                not_sure = tool.not_sure or NOT_SURE
         handover: Handover | None = "human" if then == "human" else None
         if then == "router":
             handover = "router"
         return Consultation(
             query, found, basis, evidence, text=text, shows_results=shows_results,
-            handover=handover, fault=fault,
+            handover=handover, fault=fault, not_sure=not_sure,
         )  # fmt: skip
 
     @property
@@ -264,12 +278,14 @@ class _Sentences:
         """That of the sentence that tells most."""
         return sentence_evidence(self._query, self._choice, await self._similarity())
 
-    async def quote(self) -> str:
-        """Those that answer; the first passage where none can be told apart."""
+    async def quote(self) -> Quote:
+        """Those that answer; the first passage where none can be told apart. Its score is also counted with
+        the evidence of the sentence that tells most."""
         headings = [passage.about for passage in self._found]
         near = await self._similarity()
-        text = await asyncio.to_thread(quoted, self._query, self._choice, headings, near)
-        return text or self._found[0].told
+        found = await asyncio.to_thread(quoted, self._query, self._choice, headings, near)
+        score = (found.score + await self.evidence()) / 2 if near else found.score
+        return Quote(found.text or self._found[0].told, score)
 
     async def _similarity(self) -> dict[str, float]:
         if self._near is None:
@@ -295,6 +311,10 @@ def question_of(said: Sequence[str]) -> str:
     if n_words < 2 or (n_words < SHORT_QUESTION and _REFERS.search(said[-1])):
         return "\n".join(filter(None, said))
     return said[-1]
+
+
+def _first(own: float | None, usual: float) -> float:
+    return usual if own is None else own
 
 
 def _verbatim(query: str, passage: Passage, evidence: float, shows_results: bool) -> Consultation:

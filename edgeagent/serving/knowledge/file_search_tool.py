@@ -21,7 +21,8 @@ Answers = Literal["model", "quotes"]
 
 class FileSearch(msgspec.Struct, frozen=True, kw_only=True):
     """The tool as a request offers it. `on_thin_evidence`: what happens where the documents tell nothing;
-    None: as the settings say. `answers`: written by the model, or sentences of the documents."""
+    None: as the settings say, as with `sure_evidence`. `nothing_found` and `not_sure` are said then, and before quotes that tell
+    little. `answers`: written by the model, or sentences of the documents."""
 
     store_ids: list[str]
     n_results: int = 10
@@ -31,6 +32,8 @@ class FileSearch(msgspec.Struct, frozen=True, kw_only=True):
     method: str = "hybrid"
     on_thin_evidence: OnThinEvidence | None = None
     nothing_found: str | None = None
+    not_sure: str | None = None
+    sure_evidence: float | None = None
     answers: Answers = "model"
 
 

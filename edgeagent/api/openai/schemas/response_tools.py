@@ -139,6 +139,13 @@ class FileSearchTool(BodyModel):
     nothing_found: Annotated[
         str | None, ExtensionField("what is said where the documents tell nothing")
     ] = Field(None, min_length=1, max_length=2000)
+    not_sure: Annotated[
+        str | None, ExtensionField("what is said before quotes that may not answer the question")
+    ] = Field(None, min_length=1, max_length=2000)
+    sure_evidence: Annotated[
+        float | None,
+        ExtensionField("evidence below which quotes are told as uncertain; 0: never"),
+    ] = Field(None, ge=0, le=1)
     answers: Annotated[
         Answers | None,
         ExtensionField(
@@ -163,6 +170,8 @@ class FileSearchTool(BodyModel):
             method=ranking.method if ranking else "hybrid",
             on_thin_evidence=self.on_thin_evidence,
             nothing_found=self.nothing_found,
+            not_sure=self.not_sure,
+            sure_evidence=self.sure_evidence,
             answers=self.answers or "model",
         )
 

@@ -177,7 +177,9 @@ def by_words(
     if not words:
         return []
     numbers = ", ".join(map(str, store_n))
-    has_others = scalar(db, f"select exists (select 1 from vector_store where n not in ({numbers}))")
+    has_others = scalar(
+        db, f"select exists (select 1 from vector_store where n not in ({numbers}))"
+    )
     scope = f"scope : ({' OR '.join(_scope(n) for n in store_n)}) AND " if has_others else ""
     counted = "select coalesce(sum(n_chunks), 0) from vector_store_file"
     n_here = scalar(db, f"{counted} where store_n in ({numbers})")

@@ -30,7 +30,7 @@ from edgeagent.knowledge.citations import LEAST
 from edgeagent.knowledge.sentences import sentence_spans
 from edgeagent.knowledge.words import content_words
 from scripts.benchmarks import machine
-from scripts.benchmarks.knowledge import Client, entries, note, unpacked
+from scripts.benchmarks.knowledge import Client, Entry, entries, note, unpacked
 from scripts.benchmarks.served import serving
 
 QUESTIONS = Path(__file__).parent / "ferry_questions.toml"
@@ -46,6 +46,7 @@ class Case:
     question: str
     cites: str | None = None
     has: str | None = None
+    besides: int | None = None  # the entry that is left out
 
 
 def cases(client: Client, args: argparse.Namespace) -> list[Case]:
@@ -58,15 +59,26 @@ def cases(client: Client, args: argparse.Namespace) -> list[Case]:
         faq = entries(unpacked(args.cache))[:: args.every]
         for n, entry in enumerate(faq):
             entry.file_id = client.upload(f"{entry.corpus}-{n}.txt", entry.text.encode())
-        stores = {
-            corpus: client.store(corpus, [e.file_id for e in faq if e.corpus == corpus])[0]
-            for corpus in ("python", "debian")
-        }
+        stores = {corpus: faq_store(client, corpus, faq) for corpus in ("python", "debian")}
         for n, entry in enumerate(faq):
             cites = f"{entry.corpus}-{n}.txt"
-            found.append(Case("answerable", stores[entry.corpus], entry.question, cites))
-            found.append(Case("foreign", ferry, entry.question))
+            found.append(Case("FAQ, answerable", stores[entry.corpus], entry.question, cites))
+            found.append(Case("FAQ, missing", stores[entry.corpus], entry.question, besides=n))
+            found.append(Case("FAQ, foreign", ferry, entry.question))
     return found[: args.limit] if args.limit else found
+
+
+def faq_store(client: Client, corpus: str, faq: list[Entry]) -> str:
+    """A store of one FAQ; each document has the number of its entry."""
+    store, _ = client.store(corpus, [])
+    files = [
+        {"file_id": entry.file_id, "attributes": {"entry": n}}
+        for n, entry in enumerate(faq)
+        if entry.corpus == corpus
+    ]
+    client.post(f"/v1/vector_stores/{store}/file_batches", {"files": files})
+    client.wait(store)
+    return store
 
 
 def answered(client: Client, case: Case, args: argparse.Namespace) -> dict[str, Any]:
@@ -78,6 +90,9 @@ def answered(client: Client, case: Case, args: argparse.Namespace) -> dict[str, 
                 "type": "file_search", "vector_store_ids": [case.store], "max_num_results": 4,
                 "answers": args.answers,
                 "sure_evidence": args.sure_evidence,
+                "filters": None
+                if case.besides is None
+                else {"type": "ne", "key": "entry", "value": case.besides},
             }
         ],
     }  # fmt: skip
@@ -155,11 +170,15 @@ def main() -> None:
             count(got, case, counts[case.kind])
             if args.kept is not None:
                 with args.kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps([case.kind, case.store, case.question, case.cites, case.has, got]))
+                    file.write(
+                        json.dumps(
+                            [case.kind, case.store, case.question, case.cites, case.has, got]
+                        )
+                    )
                     file.write("\n")
             text = got["output"][-1]["content"][0]["text"]
             is_declined = got["edgeagent"]["knowledge"]["basis"] == "nothing"
-            is_wrong = is_declined == (case.kind == "answerable") or (
+            is_wrong = is_declined == case.kind.endswith("answerable") or (
                 case.has is not None and case.has.casefold() not in text.casefold()
             )
             if args.shown and is_wrong:

@@ -135,11 +135,15 @@ class Client:
         for at in range(0, len(files), ATTACHED_AT_ONCE):
             batch = {"file_ids": files[at : at + ATTACHED_AT_ONCE]}
             self.post(f"/v1/vector_stores/{store}/file_batches", batch)
+        self.wait(store)
+        return store, time.perf_counter() - started
+
+    def wait(self, store: str) -> None:
+        """Until a store is indexed."""
         while (row := self.http.get(f"/v1/vector_stores/{store}").json())["status"] != "completed":
             time.sleep(0.25)
         if row["file_counts"]["failed"]:
             raise SystemExit(f"{row['file_counts']['failed']} documents were not indexed")
-        return store, time.perf_counter() - started
 
     def search(self, store: str, question: str, **more: Any) -> list[dict[str, Any]]:
         body = {"query": question, "max_num_results": 10, **more}

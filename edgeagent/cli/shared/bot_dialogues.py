@@ -10,7 +10,8 @@
           handover: human              # or router, or none
 
 `intent`, `slots`, `sure` (false: the answer begins by saying that it may be none) and `basis` (verbatim,
-quotes, passages, nothing, intent, call, handover, model) are compared, too. The file is YAML 1.2: 17:00, yes and 2026-06-01 are texts.
+quotes, passages, nothing, intent, call, handover, model) are compared, too. The file is YAML 1.2: 17:00,
+yes and 2026-06-01 are texts.
 """
 
 from __future__ import annotations

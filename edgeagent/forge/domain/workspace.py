@@ -72,7 +72,9 @@ class Workspace:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """One command at a time. Raises: ForgeFailed where another one is at work, or for a full disk."""
-        busy = ForgeFailed(f"{self.name} is being made by another command: wait until it has ended.")
+        busy = ForgeFailed(
+            f"{self.name} is being made by another command: wait until it has ended."
+        )
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with exclusive_lock(self.folder / ".lock", busy):
@@ -236,7 +238,7 @@ class Workspace:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by one rename, so that no kill and no power cut leaves half of it. Raises: ForgeFailed."""
+    """Replace a file by one rename: no kill and no power cut leaves half of it. Raises: ForgeFailed."""
     try:
         replace_text(path, text)
     except OSError as exc:

@@ -153,7 +153,9 @@ def _check(path: Path, bot: BotFile) -> None:
         if not (bot.folder / name).exists():
             raise _wrong(path, f"names the document {name!r}, which does not exist")
         if not (bot.folder / name).resolve().is_relative_to(bot.folder):
-            raise _wrong(path, f"names the document {name!r}, a link to a place that is not beside it")
+            raise _wrong(
+                path, f"names the document {name!r}, a link to a place that is not beside it"
+            )
     try:
         ZoneInfo(bot.hours.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:

@@ -72,12 +72,13 @@ class Consultation:
     def __init__(
         self, query: str, passages: Sequence[Passage], basis: Basis, evidence: float, *,
         text: str | None, shows_results: bool, handover: Handover | None = None, fault: str | None = None,
-        not_sure: str | None = None,
+        not_sure: str | None = None, quote_evidence: float | None = None,
     ) -> None:  # fmt: skip
         self.query = query
         self.passages = passages
         self.basis = basis
         self.evidence = evidence
+        self._quote_evidence = quote_evidence
         self._preface = "" if not_sure is None else f"{not_sure} "
         # The whole answer, where no model is asked.
         self.text = None if text is None else f"{self._preface}{text}"
@@ -126,9 +127,11 @@ class Consultation:
         """What an answer is based on, for its `edgeagent` object. `handover`: to whom the question was handed
         over, or has to be; `handover_fault`: why it could not be. `unsupported`: places in its message whose
         words no passage has. `is_sure`: false where quotes tell little and the message begins by saying so,
-        with `n_preface` characters."""
-        fault = {"handover_fault": self.fault} if self.fault is not None else {}
-        return fault | {
+        with `n_preface` characters; `quote_evidence` is what `sure_evidence` is compared with."""
+        told: Body = {"handover_fault": self.fault} if self.fault is not None else {}
+        if self._quote_evidence is not None:
+            told["quote_evidence"] = round(self._quote_evidence, 4)
+        return told | {
             "basis": self.basis,
             "evidence": round(self.evidence, 4),
             "n_passages": len(self.passages),
@@ -220,9 +223,10 @@ class Consultant:
                 text = f"{text} {self._settings.human_contact}".rstrip()
         basis: Basis = "passages" if found and text is None else "nothing"
         not_sure: str | None = None
+        quote_evidence: float | None = None
         if may_fix and not is_thin and tool.answers == "quotes":  # 4
             quote = await sentences.quote()
-            text, basis = quote.text, "quotes"
+            text, basis, quote_evidence = quote.text, "quotes", quote.score
             if quote.score < _first(tool.sure_evidence, self._settings.sure_evidence):
                 not_sure = tool.not_sure or NOT_SURE
         handover: Handover | None = "human" if then == "human" else None
@@ -231,6 +235,7 @@ class Consultant:
         return Consultation(
             query, found, basis, evidence, text=text, shows_results=shows_results,
             handover=handover, fault=fault, not_sure=not_sure,
+            quote_evidence=quote_evidence,
         )  # fmt: skip
 
     @property

@@ -73,7 +73,9 @@ class Retrieval:
         by_vector = await self._by_vector(vectors, only, [hit.chunk for hit in by_words])
         order = fused([hit.chunk for hit in by_words], {h.chunk: h.value for h in by_vector})  # 3
         is_reranked = (
-            wish.reranks and self._settings.reranks and bool(await self._chooser.with_task("rerank"))
+            wish.reranks
+            and self._settings.reranks
+            and bool(await self._chooser.with_task("rerank"))
         )
         # Some of those that are looked at may be left out in the end.
         may_drop = is_reranked or wish.least_score > 0

@@ -13,7 +13,7 @@ from edgeagent.catalog.gguf.header import read_header
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s
-from edgeagent.errors import EngineDied, EngineFailed, ModelUnusable
+from edgeagent.errors import EngineDied, EngineFailed, InvalidParameter, ModelUnusable
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.decode_rates import DecodeRate, predictions, timed_decode
 from edgeagent.optimize.evaluate import (
@@ -176,8 +176,15 @@ async def measured_candidates(
 
     def quality_of(one: Candidate) -> dict[str, float] | None:
         values = journal.get(bench.key(one))
-        is_failed = values is not None and CANNOT_BE_LOADED in values
-        return values if is_failed else journal.get(bench.key(one), *_QUALITY)
+        if values is None or CANNOT_BE_LOADED in values:
+            return values
+        found = journal.get(bench.key(one), *_QUALITY)
+        if found is not None and found["n_bytes"] != one.n_bytes:
+            raise InvalidParameter(
+                f"The journal has {found['n_bytes']:.0f} bytes for {one.name}, which has {one.n_bytes}: it "
+                "was changed; choose another directory."
+            )
+        return found
 
     def rate_of(one: Candidate) -> dict[str, float] | None:
         return journal.get(bench.rate_key(one), "decode_tok_s")

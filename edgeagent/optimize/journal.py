@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -11,13 +12,14 @@ from edgeagent.durable import open_regular
 from edgeagent.errors import InvalidParameter
 
 _MOST_BYTES = 1 << 30
+MOST = 1e30
 
 
 class Entry(msgspec.Struct, frozen=True):
     """One measurement: what was measured, and its values."""
 
     key: str
-    values: dict[str, float]
+    values: dict[str, Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]]
 
 
 class Journal:

@@ -150,6 +150,10 @@ class _Rows:
     def _add(self, logits: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> None:
         peak = logits.max(axis=1, keepdims=True)
         norm = peak + np.log(np.exp(logits - peak).sum(axis=1, keepdims=True))
+        if not np.isfinite(norm).all():
+            raise EngineFailed(
+                "The model predicts values that are no numbers: it has damaged weights; get its file anew."
+            )
         logp = logits - norm
         nll = -logp[np.arange(len(targets)), targets]
         ids = self._kept.of(logp)

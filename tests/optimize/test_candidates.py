@@ -61,6 +61,9 @@ def test_a_journal_without_a_value_that_is_needed_says_so(tmp_path: Path):
         InvalidParameter, match=r"'candidate a' without its 'n_bytes': delete that line"
     ):
         journal.get("candidate a", "kld", "n_bytes")
+    (tmp_path / "journal.jsonl").write_text('{"key": "about", "values": {"kld": 1e300}}\n')
+    with pytest.raises(InvalidParameter, match="Line 1 of .* is damaged"):
+        Journal(tmp_path / "journal.jsonl", "about")
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InvalidParameter, match="cannot be read"):
         Journal(tmp_path / "fifo", "about")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.catalog.gguf.header import read_header
 from edgeagent.engine.llama.quantization import Quantization, quantize
 from tests.commands import run_here
 
@@ -124,3 +125,17 @@ def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "no.gguf").write_bytes(b"GGML" + bytes(100))
     done = run_here("evaluate", tmp_path / "no.gguf", "--text", TEXT)
     assert done.returncode == 2 and "is not a GGUF file" in done.stderr
+
+
+def test_weights_that_are_no_numbers_are_said(tmp_path):
+    header = read_header(TALES)
+    (weight,) = [t for t in header.tensors if t.name == "blk.1.ffn_up.weight"]
+    damaged = bytearray(TALES.read_bytes())
+    at = header.data_offset + weight.offset
+    damaged[at : at + 4] = b"\x00\x00\xc0\x7f"
+    (tmp_path / "nan.gguf").write_bytes(damaged)
+    done = run_here(
+        "imatrix", tmp_path / "nan.gguf", "--text", TEXT, "--out", tmp_path / "i.gguf", "--ctx", 64
+    )
+    assert done.returncode == 2 and "predicts values that are no numbers" in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and [p.name for p in tmp_path.iterdir()] == ["nan.gguf"]

@@ -24,7 +24,7 @@ from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.mixed_precision import best_allocation, seeds_of
 from edgeagent.optimize.proposals import mixed_budgets, promising
 from edgeagent.optimize.protocol import Errors
-from edgeagent.optimize.quantize import quantize
+from edgeagent.optimize.quantize import planned, predicted_bytes, quantize
 from edgeagent.optimize.recipe import Recipe, read_recipe
 from edgeagent.optimize.search_options import SearchOptions
 from edgeagent.optimize.sensitivity import (
@@ -297,7 +297,9 @@ def test_a_model_that_llama_cpp_does_not_know_leaves_nothing_behind(tmp_path, qu
 def test_flags_that_a_model_cannot_be_loaded_with_are_left_out(tmp_path):
     evaluation = EvaluationOptions(texts=(LICENSE,), n_ctx=64, max_chunks=1)
     bench = Bench(TALES, None, tmp_path, evaluation, rates_of("pi5-8gb"))
-    tried = loaded_otherwise(Candidate("Q8_0", Recipe("Q8_0"), 0))
+    (types,) = planned(TALES, [Recipe("Q8_0")])
+    size = predicted_bytes(read_header(TALES), types)
+    tried = loaded_otherwise(Candidate("Q8_0", Recipe("Q8_0"), size))
     journal = Journal(tmp_path / "journal.jsonl", "about")
 
     async def measured():

@@ -67,7 +67,8 @@ def timed_progress() -> Iterator[Callable[[str, int, int | None], None]]:
 @contextmanager
 def _counting(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int | None], None]]:
     tasks: dict[str, TaskID] = {}
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
     def tell(stage: str, n_more: int, total: int | None = None) -> None:
         if stage not in tasks:

@@ -49,9 +49,12 @@ def replace_text(path: Path, text: str) -> None:
 def replace_bytes(path: Path, content: bytes) -> None:
     """Replace the content of `path` with one rename: readers see the old or the new file.
 
-    Creates the folder if it is missing. Raises: OSError.
+    Creates the folder if it is missing. Raises: OSError, also where `path` is no file: the rename would
+    replace a device.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     draft = path.with_name(f".{path.name}.new")
     draft.write_bytes(content)
     sync_file(draft)

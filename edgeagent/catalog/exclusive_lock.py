@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,14 @@ from edgeagent.errors import EdgeAgentError
 def exclusive_lock(path: Path, busy: EdgeAgentError) -> Iterator[None]:
     """Hold the lock of `path`, and make its folder. Raises: `busy` where another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
+    with open(path, "a", opener=_unblocked) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise busy from None
         yield
+
+
+def _unblocked(path: str, flags: int) -> int:
+    """Opening a FIFO for writing would wait for its reader."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from edgeagent.cli.shared.printable import printable
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types.version import VERSION
 from edgeagent.worker.non_dumpable import keep_private
@@ -71,7 +72,7 @@ def main() -> None:
     try:
         status = cli.main(prog_name="edgeagent", standalone_mode=False)
     except EdgeAgentError as exc:
-        click.echo(f"edgeagent: {exc.message}", err=True)
+        click.echo(f"edgeagent: {_shown(exc.message)}", err=True)
         sys.exit(2)
     except click.ClickException as exc:
         click.echo(f"edgeagent: {one_line(exc)}", err=True)
@@ -89,6 +90,11 @@ def main() -> None:
         click.echo(err=True)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _shown(message: str) -> str:
+    """With control characters as escapes: a file that was read may have put them there."""
+    return "\n".join(map(printable, message.split("\n")))
 
 
 def one_line(exc: click.ClickException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from edgeagent.errors import EdgeAgentError
+from edgeagent.errors import EdgeAgentError, EngineDied
 from edgeagent.optimize.protocol import (
     ActivationSums,
     AlterWeights,
@@ -24,9 +24,17 @@ from edgeagent.optimize.protocol import (
     TokenizeText,
     decode_to_command,
 )
-from edgeagent.worker.client import WorkerClient
+from edgeagent.worker.client import WorkerClient, describe_exit
 
 LOAD_TIMEOUT_S = 600.0
+
+
+def died_while_measuring(name: str, how: str) -> str:
+    """What is said of a process of ours that ended while it worked on a model."""
+    return (
+        f"The process that worked on {name} ended ({how}), as the kernel does it where memory is short: run "
+        "the command again with more memory free; what was measured is kept."
+    )
 
 
 class ScoringClient(WorkerClient):
@@ -96,6 +104,9 @@ class ScoringClient(WorkerClient):
         reply = await self._ask(request_id, RenderChat(request_id, tuple(messages)))
         text: str = reply.text
         return text
+
+    def _death(self) -> EngineDied:
+        return EngineDied(died_while_measuring(self.config.model_id, describe_exit(self._status())))
 
     def _receive_own(self, message: Any) -> None:
         raise EdgeAgentError(f"A scoring worker sent {type(message).__name__}.")

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeagent.catalog.gguf.header import Header, read_header
 from edgeagent.errors import InvalidParameter
+from edgeagent.optimize.partial_file import partial_file
 
 Array = np.ndarray[Any, Any]
 _SUMS, _COUNTS = ".in_sum2", ".counts"
@@ -57,24 +58,23 @@ def write_imatrix(matrix: ImportanceMatrix, datasets: list[str], path: Path) -> 
         raise InvalidParameter(
             "Importance matrices need the package gguf: `pip install 'edgeagent[optimize]'`."
         ) from exc
-    draft = path.with_name(f".{path.name}.new")
-    writer = GGUFWriter(draft, "imatrix")
-    writer.add_type("imatrix")
-    writer.add_array("imatrix.datasets", datasets)
-    writer.add_uint32("imatrix.chunk_count", matrix.n_chunks)
-    writer.add_uint32("imatrix.chunk_size", matrix.chunk_tokens)
-    for key, value in ((_DATA, matrix.data_sha256), (_MODEL, matrix.model_sha256)):
-        if value is not None:
-            writer.add_string(key, value)
-    writer.add_uint32(_IN_ALL, matrix.n_chunks_in_all)
-    for name in sorted(matrix.sums):
-        writer.add_tensor(name + _SUMS, matrix.sums[name].astype(np.float32)[None])
-        writer.add_tensor(name + _COUNTS, np.array([[matrix.n_rows[name]]], np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    draft.replace(path)
+    with partial_file(path, None) as draft:
+        writer = GGUFWriter(draft, "imatrix")
+        writer.add_type("imatrix")
+        writer.add_array("imatrix.datasets", datasets)
+        writer.add_uint32("imatrix.chunk_count", matrix.n_chunks)
+        writer.add_uint32("imatrix.chunk_size", matrix.chunk_tokens)
+        for key, value in ((_DATA, matrix.data_sha256), (_MODEL, matrix.model_sha256)):
+            if value is not None:
+                writer.add_string(key, value)
+        writer.add_uint32(_IN_ALL, matrix.n_chunks_in_all)
+        for name in sorted(matrix.sums):
+            writer.add_tensor(name + _SUMS, matrix.sums[name].astype(np.float32)[None])
+            writer.add_tensor(name + _COUNTS, np.array([[matrix.n_rows[name]]], np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 def read_imatrix(path: Path) -> ImportanceMatrix:

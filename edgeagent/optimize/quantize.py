@@ -6,6 +6,7 @@ llama.cpp quantizes in a child process: it ends its process at some files.
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.ggml_types import GGML_TYPES
 from edgeagent.catalog.gguf.header import Header, TensorInfo
 from edgeagent.catalog.gguf.inspection import inspect_apart
-from edgeagent.durable import sync_file, sync_folder
-from edgeagent.errors import InvalidParameter, ModelUnusable
+from edgeagent.errors import EngineDied, InvalidParameter, ModelUnusable
+from edgeagent.optimize.client import died_while_measuring
+from edgeagent.optimize.partial_file import partial_file
 from edgeagent.optimize.recipe import Recipe
 from edgeagent.worker import spawn
+from edgeagent.worker.client import describe_exit
 
 CHILD = "edgeagent.optimize.quantize_process"
 _TYPES = {kind.name: kind for kind in GGML_TYPES.values()}
@@ -68,8 +71,9 @@ def quantize(
 ) -> Recipe:
     """Write `target` by a recipe, in one step. Returns the recipe with the digests of what it was made of.
 
-    Raises: InvalidParameter for another source or matrix than the recipe's, a source of too few bits, or a
-    full disk; GGUFRefused, ModelUnusable.
+    Raises: InvalidParameter for another source or matrix than the recipe's, a source of too few bits, a full
+    disk, a target that is the source or no file, or another process that writes the same file;
+    GGUFRefused, ModelUnusable.
     """
     check_source(source)
     recipe.check()
@@ -85,15 +89,8 @@ def quantize(
             "The recipe needs the importance matrix with the digest "
             f"{str(recipe.importance_sha256)[:16]}...: give it by --imatrix."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
+    with partial_file(target, source) as partial:
         made = _child(source, partial, [recipe], importance, n_threads)
-        sync_file(partial)
-        partial.replace(target)
-        sync_folder(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
     return replace(
         recipe, source_name=source.name, source_sha256=digest, importance_sha256=matrix,
         llama_cpp=made.llama_cpp,
@@ -182,6 +179,8 @@ def _child(
         str(importance.absolute()) if importance else None, n_threads,
     )  # fmt: skip
     done = spawn.run(CHILD, input=msgspec.json.encode(job), stdin=None, capture_output=True)
+    if done.returncode == -signal.SIGKILL:
+        raise EngineDied(died_while_measuring(source.name, describe_exit(done.returncode)))
     try:
         found = msgspec.json.decode(done.stdout, type=QuantizeResult)
     except msgspec.MsgspecError as exc:

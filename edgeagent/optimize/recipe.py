@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -18,13 +19,16 @@ from edgeagent.errors import InvalidParameter
 _NO_WEIGHTS = {"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"}
 _TENSOR_TYPES = {kind.name for kind in GGML_TYPES.values()} - _NO_WEIGHTS
 _MOST_BYTES = 16 << 20
+# They are shown in terminals.
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+_Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class SourceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file that is quantized. Without a digest any file will do."""
 
-    name: str = ""
-    sha256: str | None = None
+    name: Annotated[str, msgspec.Meta(max_length=255, pattern=_PRINTABLE)] = ""
+    sha256: _Digest | None = None
 
 
 class QuantizationTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,7 +37,7 @@ class QuantizationTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     file_type: str
     dropped_layers: tuple[int, ...] = ()
-    importance_sha256: str | None = None
+    importance_sha256: _Digest | None = None
     without_importance: tuple[str, ...] = ()
 
 
@@ -88,6 +92,10 @@ class Recipe:
             raise InvalidParameter(
                 f"The file has no tensor {unknown[0]!r} ({len(unknown)} unknown in all): take names that "
                 "`edgeagent quantize --dry-run` shows."
+            )
+        if self.dropped_layers and set(self.dropped_layers) >= set(layers):
+            raise InvalidParameter(
+                f"All {len(layers)} layers of the model are left out: keep one at least."
             )
         missing = sorted(set(self.dropped_layers) - set(layers))
         if missing:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.durable import sync_file, sync_folder
 from edgeagent.errors import InvalidParameter
+from edgeagent.optimize.partial_file import partial_file
 from edgeagent.optimize.quantize import check_space
 
 Array = np.ndarray[Any, Any]
@@ -45,9 +45,8 @@ def rewrite(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     check_space(target.parent, int(reader.data.nbytes))
-    partial = target.with_name(f".{target.name}.partial")
-    writer = GGUFWriter(partial, reader.fields[_ARCHITECTURE].contents())
-    try:
+    with partial_file(target, Path(reader.data.filename)) as partial:
+        writer = GGUFWriter(partial, reader.fields[_ARCHITECTURE].contents())
         for name, field in reader.fields.items():
             if name.startswith("GGUF.") or name == _ARCHITECTURE:
                 continue
@@ -64,8 +63,3 @@ def rewrite(
         writer.write_tensors_to_file()
         writer.close()
         check(partial)
-        sync_file(partial)
-        partial.replace(target)
-        sync_folder(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)

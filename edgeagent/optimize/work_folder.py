@@ -21,7 +21,7 @@ _REPORTS = ("report.md", "report.html", "catalog.toml")
 
 def check_out(out: Path, stem: str) -> None:
     """Raises: InvalidParameter where a new search would replace files of others."""
-    if not out.is_dir() or (out / "work" / _RESULTS[0]).exists():
+    if not out.is_dir() or _is_begun(out / "work" / _RESULTS[0]):
         return
     for path in sorted(out.iterdir()):
         is_result = path.name.startswith(f"{stem}-") and path.name.endswith((".gguf", ".toml"))
@@ -67,4 +67,9 @@ def _has_results(work: Path) -> bool:
     journal, importance = (work / name for name in _RESULTS)
     if importance.exists():
         return True
-    return journal.exists() and len(journal.read_bytes().splitlines()) > 1
+    return _is_begun(journal)
+
+
+def _is_begun(journal: Path) -> bool:
+    """Whether a search has measured something; the first line only says what is searched."""
+    return journal.is_file() and journal.read_bytes().count(b"\n") > 1

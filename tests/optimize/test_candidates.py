@@ -62,7 +62,7 @@ def test_a_journal_without_a_value_that_is_needed_says_so(tmp_path: Path):
     ):
         journal.get("candidate a", "kld", "n_bytes")
     (tmp_path / "journal.jsonl").write_text('{"key": "about", "values": {"kld": 1e300}}\n')
-    with pytest.raises(InvalidParameter, match="Line 1 of .* is damaged"):
+    with pytest.raises(InvalidParameter, match=r"Line 1 of .* is damaged"):
         Journal(tmp_path / "journal.jsonl", "about")
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InvalidParameter, match="cannot be read"):
@@ -80,7 +80,7 @@ def test_a_new_search_replaces_no_file_that_is_of_none(tmp_path: Path):
     (tmp_path / "catalog.toml").touch()
     (tmp_path / "work").mkdir()
     (tmp_path / "work/candidate-0123.gguf").touch()
-    (tmp_path / "work/journal.jsonl").touch()
+    (tmp_path / "work/journal.jsonl").write_text("about\nmeasured\n")
     check_out(tmp_path, "m-F16")
     with work_folder(tmp_path) as work:
         assert {path.name for path in work.iterdir()} == {".lock", "journal.jsonl"}

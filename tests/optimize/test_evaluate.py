@@ -137,5 +137,7 @@ def test_weights_that_are_no_numbers_are_said(tmp_path):
     done = run_here(
         "imatrix", tmp_path / "nan.gguf", "--text", TEXT, "--out", tmp_path / "i.gguf", "--ctx", 64
     )
-    assert done.returncode == 2 and "predicts values that are no numbers" in done.stderr, done.stderr
+    assert done.returncode == 2 and "predicts values that are no numbers" in done.stderr, (
+        done.stderr
+    )
     assert done.stderr.count("\n") == 1 and [p.name for p in tmp_path.iterdir()] == ["nan.gguf"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +13,14 @@ import pytest
 
 from edgeagent.catalog.gguf.header import read_header
 from edgeagent.engine.llama.ggml import rounded
-from edgeagent.errors import EdgeAgentError, InvalidParameter
+from edgeagent.errors import EdgeAgentError, EngineDied, InvalidParameter
 from edgeagent.optimize.imatrix_file import ImportanceMatrix, read_imatrix, write_imatrix
-from edgeagent.optimize.quantize import planned, predicted_bytes, quantize
+from edgeagent.optimize.partial_file import partial_file
+from edgeagent.optimize.quantize import CHILD, planned, predicted_bytes, quantize
 from edgeagent.optimize.recipe import Recipe, read_recipe, write_recipe
 from edgeagent.optimize.surgery import open_file
+from edgeagent.optimize.work_folder import work_folder
+from edgeagent.worker import spawn
 from tests.commands import run_here
 
 pytestmark = pytest.mark.process
@@ -166,6 +172,7 @@ def test_what_makes_no_sense_is_refused_and_leaves_no_file(arguments, reason, tm
         (Recipe("Q8_0", plain=("nothing",)), "no tensor 'nothing'"),
         (Recipe("Q8_0", dropped_layers=(-1, 2)), "no layer -1"),
         (Recipe("Q8_0", dropped_layers=(99,)), "no layer 99"),
+        (Recipe("Q8_0", dropped_layers=(0, 1, 2, 3, 4)), "All 5 layers of the model are left out"),
     ],
 )
 def test_a_recipe_for_another_model_is_refused(recipe, reason, quantized_apart):
@@ -173,7 +180,16 @@ def test_a_recipe_for_another_model_is_refused(recipe, reason, quantized_apart):
         planned(TALES, [recipe])
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, '[tensors]\n"a" = 3', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000,
+        '[tensors]\n"a" = 3',
+        "\x00",
+        '[quantization]\nfile_type = "Q4_0"\n[source]\nname = "\\u001b[31m"',
+        '[quantization]\nfile_type = "Q4_0"\n[source]\nsha256 = "\\u001b"',
+    ],
+)
 def test_a_damaged_recipe_is_refused(text, tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(text)
@@ -203,6 +219,54 @@ def test_the_command_writes_a_file_and_its_recipe(importance, tmp_path, quantize
     assert dry.stdout.startswith(f"{out.stat().st_size} bytes")
     kinds = types_of(out)
     assert kinds["blk.0.ffn_up.weight"] == "Q5_0" and kinds["blk.0.attn_q.weight"] == "Q4_0"
+
+
+def test_a_child_that_was_killed_is_no_damaged_file(tmp_path, monkeypatch, quantized_apart):
+    killed = subprocess.CompletedProcess([], -signal.SIGKILL, b"", b"")
+    plain = spawn.run
+    monkeypatch.setattr(
+        spawn, "run", lambda *args, **how: killed if args == (CHILD,) else plain(*args, **how)
+    )
+    with pytest.raises(
+        EngineDied, match=r"ended \(signal SIGKILL\), as the kernel does it where memory"
+    ):
+        quantize(TALES, tmp_path / "q.gguf", Recipe("Q4_0"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    target = tmp_path / "out.gguf"
+    with partial_file(target, TALES) as partial:
+        partial.write_bytes(b"whole")
+        with pytest.raises(InvalidParameter, match=r"Another process writes .*out\.gguf: wait"):
+            quantize(TALES, target, Recipe("Q4_0"))
+        assert partial.read_bytes() == b"whole" and not target.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
+    with pytest.raises(OSError, match="full"), partial_file(target, None):
+        raise OSError("full")
+    assert target.read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["source.gguf", "link.gguf", "pipe"])
+def test_neither_the_source_nor_a_device_is_replaced(name, tmp_path):
+    source = tmp_path / "source.gguf"
+    source.write_bytes(TALES.read_bytes())
+    (tmp_path / "link.gguf").symlink_to(source)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidParameter, match="choose another name"):
+        quantize(source, tmp_path / name, Recipe("Q4_0"))
+    assert source.read_bytes() == TALES.read_bytes() and (tmp_path / "pipe").is_fifo()
+    with pytest.raises(OSError, match="not a regular file"):
+        write_recipe(Recipe("Q4_0"), tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"), work_folder_of(tmp_path):
+        pass
+
+
+def work_folder_of(folder):
+    """With a FIFO as its lock, which nobody reads."""
+    (folder / "work").mkdir()
+    os.mkfifo(folder / "work/.lock")
+    return work_folder(folder)
 
 
 def test_a_source_of_few_bits_is_refused(tmp_path):

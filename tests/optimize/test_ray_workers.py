@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from edgeagent.catalog.gguf.header import read_header
 from edgeagent.cli.optimize import rates_of
 from edgeagent.errors import EngineDied
 from edgeagent.optimize import ray_workers
 from edgeagent.optimize.candidates import Bench, Candidate, measured_candidates
 from edgeagent.optimize.evaluate import EvaluationOptions
 from edgeagent.optimize.journal import Journal
+from edgeagent.optimize.quantize import planned, predicted_bytes
 from edgeagent.optimize.ray_workers import cluster, over_ray
 from edgeagent.optimize.recipe import Recipe
 from tests.commands import run_here
@@ -22,7 +25,14 @@ pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
 TALES, LICENSE = ROOT / "tests/data/tales260K.gguf", ROOT / "LICENSE"
-WANTED = [Candidate(name, Recipe(name), 0) for name in ("Q8_0", "Q5_0", "Q4_0")]
+
+
+@cache
+def wanted():
+    recipes = [Recipe(name) for name in ("Q8_0", "Q5_0", "Q4_0")]
+    types = planned(TALES, recipes)
+    sizes = [predicted_bytes(read_header(TALES), one) for one in types]
+    return [Candidate(r.file_type, r, n) for r, n in zip(recipes, sizes, strict=True)]
 
 
 def bench(folder):
@@ -33,7 +43,7 @@ def bench(folder):
 def measured(folder, journal, workers=None):
     return asyncio.run(
         measured_candidates(
-            bench(folder), WANTED, Journal(journal, "about"), None, lambda *told: None, workers
+            bench(folder), wanted(), Journal(journal, "about"), None, lambda *told: None, workers
         )
     )
 

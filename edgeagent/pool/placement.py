@@ -203,8 +203,9 @@ class ModelPlacer:
             if is_assistant
             else min(engine.n_prefixes, PREFIXES_PER_SEQ * engine.n_seq),
             "prompt_cells": 0 if is_assistant else engine.prompt_cells,  # see _with_prompt_cells
-            # In so small a model, waiting at barriers costs more than a second thread saves.
-            "n_threads": 1 if is_assistant else self._n_threads,
+            # In so small a model, waiting at barriers costs more than a second thread saves; a sentence
+            # encoder computes many texts at once.
+            "n_threads": 1 if is_assistant and facts.task != "embed" else self._n_threads,
             "adapts_threads": self._settings.governor.enabled,
             "prefill_tok_s": self._prefill_tok_s(facts),
             # Mapped weights that llama.cpp rearranges would be in memory twice.

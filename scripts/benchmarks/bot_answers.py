@@ -145,6 +145,21 @@ def count(got: dict[str, Any], case: Case, n: Counter[str]) -> None:
             n["neither cited nor marked"] += 1
 
 
+def answers_of(path: Path | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """Kept answers by the kind and the text of their questions."""
+    if path is None or not path.is_file():
+        return {}
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {(row["kind"], row["question"]): row["answer"] for row in rows}
+
+
+def keep(path: Path | None, case: Case, got: dict[str, Any]) -> None:
+    if path is not None:
+        row = {"kind": case.kind, "question": case.question, "answer": got}
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench bot-answers", description=__doc__)
     parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
@@ -154,28 +169,29 @@ def main() -> None:
     parser.add_argument("--faq", action="store_true", help="with the two FAQs")
     parser.add_argument("--sure-evidence", type=float, help="default: as the settings say")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth entry of them")
+    parser.add_argument(
+        "--kind", help="only questions whose kind has this word, such as answerable"
+    )
     parser.add_argument("--limit", type=int, default=0, help="questions; 0: all")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--kept", type=Path, help="file that gets each answer as a line of JSON")
+    parser.add_argument(
+        "--kept", type=Path, help="file of answers, JSON lines; those in it are not asked again"
+    )
     parser.add_argument("--shown", action="store_true", help="print what went wrong")
     args = parser.parse_args()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
+    kept = answers_of(args.kept)
     started = time.monotonic()
     with serving(args.models_dir, preload=False, n_threads=args.threads) as daemon:
         client = Client(daemon.url)
-        found = cases(client, args)
+        found = [one for one in cases(client, args) if args.kind is None or args.kind in one.kind]
         note(f"indexed in {time.monotonic() - started:.0f} s")
         for case in found:
-            got = answered(client, case, args)
+            got = kept.get((case.kind, case.question))
+            if got is None:
+                got = answered(client, case, args)
+                keep(args.kept, case, got)
             count(got, case, counts[case.kind])
-            if args.kept is not None:
-                with args.kept.open("a", encoding="utf-8") as file:
-                    file.write(
-                        json.dumps(
-                            [case.kind, case.store, case.question, case.cites, case.has, got]
-                        )
-                    )
-                    file.write("\n")
             text = got["output"][-1]["content"][0]["text"]
             is_declined = got["edgeagent"]["knowledge"]["basis"] == "nothing"
             is_wrong = is_declined == case.kind.endswith("answerable") or (

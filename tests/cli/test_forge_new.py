@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator
@@ -136,6 +137,16 @@ def test_an_update_learns_corrections_and_can_be_taken_back(
         return answer.model_extra["edgeagent"]["confidence"]["intent"]
 
     assert intent_of("may my dog come along") == "pets"
+    with daemon.client() as client:
+        for text in ("=1+1 boats please", TEXTS["refund"][0]):
+            client.responses.create(model="boat", input=text)
+    review = tmp_path / "review.csv"
+    done = forge("review", "boat", "--out", review)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(review.read_text().splitlines()))
+    assert [row["text"] for row in rows] == ["'=1+1 boats please"]  # of the other it is an example
+    assert "a new file" in forge("review", "boat", "--out", review).stderr
+    assert "is no directory" in forge("review", "boat", "--out", tmp_path / "a" / "b.csv").stderr
     assert forge("rollback", "boat").stdout == "boat is version 1 again.\n"
     assert intent_of("may my dog come along") != "pets"
     assert "was not made here" in forge("update", "ship", "--from", more).stderr

@@ -15,7 +15,7 @@ import msgspec
 from edgeagent.cli.bot_publish import publish, unpublish
 from edgeagent.cli.knowledge import daemon_options
 from edgeagent.cli.shared.bot_client import BotClient, stores_of_bot
-from edgeagent.cli.shared.bot_dialogues import differences, read_dialogues
+from edgeagent.cli.shared.bot_dialogues import Turn, differences, proposed_sure, read_dialogues
 from edgeagent.cli.shared.options import configured
 from edgeagent.cli.shared.printable import printable
 from edgeagent.errors import EdgeAgentError, InvalidParameter
@@ -133,16 +133,19 @@ def test(file: Path, tests: Path, config: Path | None, **flags: Any) -> None:
         - say: I want to talk to a person
           handover: human
 
-    `intent`, `slots` and `basis` are compared, too.
+    `intent`, `slots`, `basis` and `sure` are compared, too. `sure: false` is for what the documents do not
+    tell; with five such turns the value of `thresholds.sure` that suits these dialogues is shown.
     """
     made, dialogues = read_bot(file), read_dialogues(tests)
     n_failed = 0
+    held: list[tuple[Turn, BotAnswer]] = []
     with BotClient(configured(config, **flags).settings) as client:
         stores = stores_of_bot(made, client)
         for dialogue in dialogues:
             conversation = BotDialogue(made, stores, dialogue.clock(made.hours.timezone))
             for turn in dialogue.turns:
                 answer = conversation.say(turn.say, client.post)
+                held.append((turn, answer))
                 wrong = differences(turn, answer)
                 n_failed += bool(wrong)
                 mark = "failed" if wrong else "passed"
@@ -151,6 +154,8 @@ def test(file: Path, tests: Path, config: Path | None, **flags: Any) -> None:
                     click.echo(f"        {printable(one)}; it said: {printable(answer.text[:200])}")
     n_turns = sum(len(dialogue.turns) for dialogue in dialogues)
     click.echo(f"{n_turns - n_failed} of {n_turns} turns passed.")
+    if (proposal := proposed_sure(held)) is not None:
+        click.echo(str(proposal))
     if n_failed:
         raise SystemExit(1)
 

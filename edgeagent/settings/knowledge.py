@@ -56,7 +56,7 @@ class KnowledgeSettings(SettingsTable):
         description="evidence of a single sentence that is enough where that of its passage is thin",
     )
     sure_evidence: float = Field(
-        default=0.55,
+        default=0.61,
         ge=0,
         le=1,
         description="evidence below which quotes from documents are told as uncertain; 0: never",

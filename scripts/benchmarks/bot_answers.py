@@ -29,11 +29,13 @@ from edgeagent.cli.bot import EXAMPLE
 from edgeagent.knowledge.citations import LEAST
 from edgeagent.knowledge.sentences import sentence_spans
 from edgeagent.knowledge.words import content_words
+from edgeagent.settings.knowledge import KnowledgeSettings
 from scripts.benchmarks import machine
 from scripts.benchmarks.knowledge import Client, Entry, entries, note, unpacked
 from scripts.benchmarks.served import serving
 
 QUESTIONS = Path(__file__).parent / "ferry_questions.toml"
+THRESHOLDS = (0.0, 0.5, 0.55, 0.58, 0.61, 0.65, 0.7)
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
@@ -99,7 +101,12 @@ def answered(client: Client, case: Case, args: argparse.Namespace) -> dict[str, 
     return dict(client.post("/v1/responses", body))
 
 
-def count(got: dict[str, Any], case: Case, n: Counter[str]) -> None:
+def is_certain(told: dict[str, Any], least: float) -> bool:
+    """Whether an answer does not say that it may be none. Quotes are judged anew, since they may be kept."""
+    return bool(told.get("quote_evidence", 1.0) >= least)
+
+
+def count(got: dict[str, Any], case: Case, n: Counter[str], least: float) -> None:
     told = got["edgeagent"]["knowledge"]
     n["questions"] += 1
     if told["basis"] == "nothing":
@@ -108,15 +115,16 @@ def count(got: dict[str, Any], case: Case, n: Counter[str]) -> None:
     part = got["output"][-1]["content"][0]
     n["answers"] += 1
     notes = part["annotations"]
-    n["told as uncertain"] += not told["is_sure"]
+    is_sure = is_certain(told, least)
+    n["told as uncertain"] += not is_sure
     if case.cites is not None:
         is_right = case.cites in [one["filename"] for one in notes]
         n["right document cited"] += is_right
-        n["right document cited, certain"] += is_right and told["is_sure"]
+        n["right document cited, certain"] += is_right and is_sure
     if case.has is not None:
         is_right = case.has.casefold() in part["text"].casefold()
         n["right text told"] += is_right
-        n["right text told, certain"] += is_right and told["is_sure"]
+        n["right text told, certain"] += is_right and is_sure
     texts: dict[str, str] = defaultdict(str)
     for row in got["output"][0]["results"]:
         texts[row["file_id"]] += f"\n{row['text']}"
@@ -160,6 +168,22 @@ def keep(path: Path | None, case: Case, got: dict[str, Any]) -> None:
             file.write(json.dumps(row) + "\n")
 
 
+def by_threshold(all_told: dict[str, list[dict[str, Any]]]) -> Table:
+    """The shares that are declined or told as uncertain, of every second question of a FAQ apart."""
+    parts = dict(all_told)
+    for kind in [kind for kind in parts if kind.startswith("FAQ")]:
+        told = parts.pop(kind)
+        parts |= {f"{kind}, half {n + 1}": told[n::2] for n in (0, 1)}
+    table = Table("declined or uncertain below", *parts)
+    for least in THRESHOLDS:
+        shares = [
+            sum(t["basis"] == "nothing" or not is_certain(t, least) for t in told) / len(told)
+            for told in parts.values()
+        ]
+        table.add_row(f"{least:g}", *(f"{share:.0%}" for share in shares))
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench bot-answers", description=__doc__)
     parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
@@ -179,7 +203,10 @@ def main() -> None:
     )
     parser.add_argument("--shown", action="store_true", help="print what went wrong")
     args = parser.parse_args()
+    usual = KnowledgeSettings().sure_evidence
+    least = usual if args.sure_evidence is None else args.sure_evidence
     counts: dict[str, Counter[str]] = defaultdict(Counter)
+    all_told: dict[str, list[dict[str, Any]]] = defaultdict(list)
     kept = answers_of(args.kept)
     started = time.monotonic()
     with serving(args.models_dir, preload=False, n_threads=args.threads) as daemon:
@@ -191,7 +218,8 @@ def main() -> None:
             if got is None:
                 got = answered(client, case, args)
                 keep(args.kept, case, got)
-            count(got, case, counts[case.kind])
+            count(got, case, counts[case.kind], least)
+            all_told[case.kind].append(got["edgeagent"]["knowledge"])
             text = got["output"][-1]["content"][0]["text"]
             is_declined = got["edgeagent"]["knowledge"]["basis"] == "nothing"
             is_wrong = is_declined == case.kind.endswith("answerable") or (
@@ -204,6 +232,8 @@ def main() -> None:
     for name in names:
         table.add_row(name, *(str(one[name]) for one in counts.values()))
     Console().print(table)
+    if args.answers == "quotes":
+        Console().print(by_threshold(all_told))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,17 @@ from edgeagent.cli.bot import MAX_LINE
 from edgeagent.cli.knowledge import put_files
 from edgeagent.cli.main import cli
 from edgeagent.cli.shared.bot_client import BotClient, documents_of
-from edgeagent.cli.shared.bot_dialogues import Turn, differences, read_dialogues
+from edgeagent.cli.shared.bot_dialogues import (
+    Turn,
+    differences,
+    proposed_sure,
+    read_dialogues,
+)
 from edgeagent.cli.shared.daemon import refusal_of
 from edgeagent.cli.shared.knowledge_client import KnowledgeClient, LocalFile
 from edgeagent.errors import EdgeAgentError, InvalidParameter, PreviousNotFound
 from edgeagent.serving.bots.bot_file import BotFile, Domain, Handover, Hours, Knowledge, read_bot
-from edgeagent.serving.bots.bot_turn import BotAnswer, BotDialogue, call_of
+from edgeagent.serving.bots.bot_turn import Basis, BotAnswer, BotDialogue, call_of
 from edgeagent.serving.bots.slots import SlotRule, slots_of
 
 BOT = BotFile(
@@ -327,3 +332,35 @@ def test_each_line_has_one_answer_however_long_or_broken(
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert ["error" in row for row in rows] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("basis", "is_sure", "wanted", "is_met"),
+    [
+        ("quotes", True, True, True),
+        ("quotes", False, True, False),
+        ("quotes", False, False, True),
+        ("quotes", True, False, False),
+        ("nothing", True, False, True),
+        ("nothing", True, True, False),
+    ],
+)
+def test_what_documents_do_not_tell_is_uncertain_or_not_answered(
+    basis: Basis, is_sure: bool, wanted: bool, is_met: bool
+) -> None:
+    answer = BotAnswer(text="x", basis=basis, is_sure=is_sure)
+    assert (differences(Turn(say="x", sure=wanted), answer) == []) is is_met
+
+
+def test_dialogues_propose_what_is_told_as_uncertain() -> None:
+    def held(evidence: float | None, **turn: Any) -> tuple[Turn, BotAnswer]:
+        basis: Basis = "quotes" if evidence is not None else "nothing"
+        return Turn(say="x", **turn), BotAnswer(text="x", basis=basis, evidence=evidence)
+
+    doubtful = [held(value, sure=False) for value in (None, 0.3, 0.4, 0.55, 0.7)]
+    answered = [held(value, cites=["a.md"]) for value in (None, 0.5, 0.71, 0.8)]
+    others = [held(0.1), (Turn(say="x", cites=["a.md"]), BotAnswer(text="x", basis="passages"))]
+    assert proposed_sure([*doubtful, *answered, *others]) is None
+    found = proposed_sure([*doubtful, *answered, *others, held(0.9, cites=["a.md"])])
+    assert found == (0.71, 5, 5, 2, 5)
+    assert str(found).startswith("thresholds.sure = 0.71 would tell 5 of 5 questions")

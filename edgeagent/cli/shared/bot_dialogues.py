@@ -9,18 +9,19 @@
         - say: I want to talk to a person
           handover: human              # or router, or none
 
-`intent`, `slots`, `sure` (false: the answer begins by saying that it may be none) and `basis` (verbatim,
-quotes, passages, nothing, intent, call, handover, model) are compared, too. The file is YAML 1.2: 17:00,
-yes and 2026-06-01 are texts.
+`intent`, `slots`, `sure` (false: the documents do not tell, so that the answer says that it may be none, or
+that nothing was found) and `basis` (verbatim, quotes, passages, nothing, intent, call, handover, model) are
+compared, too. The file is YAML 1.2: 17:00, yes and 2026-06-01 are texts.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -30,6 +31,8 @@ from edgeagent.errors import InvalidParameter
 from edgeagent.serving.bots.bot_turn import Basis, BotAnswer
 
 MAX_BYTES = 1 << 20
+DOUBTFUL_SHARE = 0.9
+LEAST_TURNS = 5
 
 
 class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,8 +106,9 @@ def differences(turn: Turn, answer: BotAnswer) -> list[str]:
     ):
         if wanted is not None and wanted != got:
             found.append(f"{name} is {got}, not {wanted}")
-    if turn.sure is not None and turn.sure != answer.is_sure:
-        found.append(f"it is {'' if answer.is_sure else 'not '}sure")
+    is_sure = answer.is_sure and answer.basis != "nothing"
+    if turn.sure is not None and turn.sure != is_sure:
+        found.append(f"it is {'' if is_sure else 'not '}sure")
     if turn.handover is not None and turn.handover != (answer.handover or "none"):
         found.append(f"handover is {answer.handover or 'none'}, not {turn.handover}")
     for slot, value in (turn.slots or {}).items():
@@ -116,3 +120,38 @@ def differences(turn: Turn, answer: BotAnswer) -> list[str]:
     if turn.contains is not None and turn.contains.casefold() not in answer.text.casefold():
         found.append(f"the text does not have {turn.contains!r}")
     return found
+
+
+class Proposal(NamedTuple):
+    """`thresholds.sure` by the test dialogues: how many of the questions that the documents do not answer,
+    and how many of those that they answer, are not told as certain then."""
+
+    sure: float
+    doubtful: int
+    n_doubtful: int
+    answered: int
+    n_answered: int
+
+    def __str__(self) -> str:
+        return (
+            f"thresholds.sure = {self.sure:.2f} would tell {self.doubtful} of {self.n_doubtful} questions "
+            "that the documents do not answer as uncertain, and "
+            f"{self.answered} of {self.n_answered} that they answer."
+        )
+
+
+def proposed_sure(held: Sequence[tuple[Turn, BotAnswer]]) -> Proposal | None:
+    """The lowest value that tells `DOUBTFUL_SHARE` of the turns with `sure: false` as uncertain; None where
+    fewer than `LEAST_TURNS` are there, or as few answers that cite what they have to."""
+    doubtful = [answer.evidence or 0.0 for turn, answer in held if turn.sure is False]
+    answered = [
+        answer.evidence or 0.0
+        for turn, answer in held
+        if turn.sure is not False and turn.cites and answer.basis in ("quotes", "nothing")
+    ]
+    if min(len(doubtful), len(answered)) < LEAST_TURNS:
+        return None
+    place = math.ceil(DOUBTFUL_SHARE * len(doubtful)) - 1
+    sure = math.floor(100 * sorted(doubtful)[place] + 1) / 100
+    below = [sum(value < sure for value in values) for values in (doubtful, answered)]
+    return Proposal(sure, below[0], len(doubtful), below[1], len(answered))

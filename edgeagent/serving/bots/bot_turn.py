@@ -41,7 +41,8 @@ Steps = Generator[Ask, dict[str, Any], "BotAnswer"]
 
 class BotAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the bot says, and what it is based on. `handover`: to whom the question goes, or has to go.
-    `is_sure`: false where the text begins by saying that it may not answer the question."""
+    `is_sure`: false where the text begins by saying that it may not answer the question; `evidence` is what
+    was compared with `thresholds.sure` then, of quotes."""
 
     text: str
     basis: Basis
@@ -50,6 +51,7 @@ class BotAnswer(msgspec.Struct, frozen=True, kw_only=True):
     citations: list[str] = []
     handover: Literal["human", "router"] | None = None
     is_sure: bool = True
+    evidence: float | None = None
 
 
 class BotDialogue:
@@ -223,6 +225,7 @@ def of_response(response: dict[str, Any]) -> BotAnswer:
         citations=list(cited),
         handover=told["handover"] if told is not None else None,
         is_sure=told is None or told.get("is_sure", True),
+        evidence=told.get("quote_evidence") if told is not None else None,
     )
 
 

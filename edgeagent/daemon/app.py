@@ -286,7 +286,7 @@ class Daemon:
             await self.conversations.fail_open()
         self.prefix_store.start()
         self.audio_job_runner.start()
-        await self.chooser.routes.recall(self.database)
+        await self.chooser.routes.prepare(self.database)
         if self._requests is not None:
             self._requests.start()
         if self.wyoming is not None:

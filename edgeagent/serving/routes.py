@@ -157,7 +157,7 @@ class Routes:
 
     def _refresh_device(self) -> None:
         """Read heat and power beside the event loop, since drivers may be slow: this request still sees the
-        values before. The first time, and where there is no event loop, they are read at once."""
+        values before. Before `prepare`, and where there is no event loop, they are read at once."""
         is_first, self._device_read_s = self._device_read_s == float("-inf"), time.monotonic()
         try:
             loop = None if is_first else asyncio.get_running_loop()
@@ -187,8 +187,12 @@ class Routes:
             energy_source=self._energy.source if self._energy is not None else None,
         )
 
-    async def recall(self, database: Database | None) -> None:
-        """Count what was used before a restart, where a budget needs it. Call before the first request."""
+    async def prepare(self, database: Database | None) -> None:
+        """Read heat and power, and count what was used before a restart, where a rule or a budget needs it.
+        Call before the first request."""
+        if self.router.uses_device:
+            await self._read_beside()
+            self._device_read_s = time.monotonic()
         if database is not None and self._recalls:
             await self.usage.recall(database)
 

@@ -39,7 +39,8 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     assistant has its intents in the file `tools`, one of those in `extra`, and names its `larger` model;
     others are in the catalog, which a running daemon does not read again. `unmanaged` marks a bare file
     that a user dropped in: nothing about it is known or verified. A LoRA adapter
-    names the model that it changes in `base`. `engine`: how it is loaded, from the catalog's variant, unless
+    names the model that it changes in `base`. A model with `is_part` is a part of others: it is found by its
+    id, listed nowhere, and no client may name it. `engine`: how it is loaded, from the catalog's variant, unless
     the settings or `edgeagent tune` say otherwise.
     """
 
@@ -59,6 +60,7 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     thresholds: dict[str, float] = {}
     template: TemplateFacts | None = None
     base: str | None = None
+    is_part: bool = False
     engine: CacheFlags | None = None
     unmanaged: bool = False
     folder: Path = Path()
@@ -102,6 +104,8 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
             for name in self.__struct_fields__
             if name not in ("folder", "unmanaged", *_TABLES)
         }
+        if not self.is_part:
+            del tree["is_part"]
         tree |= {name: table for name in _TABLES[:2] if (table := getattr(self, name))}
         if self.template is not None:
             tree["template"] = msgspec.to_builtins(self.template)

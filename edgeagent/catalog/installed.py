@@ -65,6 +65,7 @@ class InstalledModels:
         self._listing: dict[str, InstalledModel] = {}
         self._waiting: dict[str, InstalledModel] = {}
         self._adapters: dict[str, InstalledModel] = {}
+        self._parts: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
         self._tasks: dict[tuple[Path, int], Task] = {}  # of models that the catalog does not know
         self._templates: dict[tuple[Path, int, str | None], TemplateFacts] = {}
@@ -93,15 +94,27 @@ class InstalledModels:
             self._assistants = {}
             try:
                 found, adapters = self._library.installed(), self._library.adapters()
+                parts = self._library.parts()
             except EdgeAgentError as exc:
                 logger.error("models_dir_unreadable %s", exc.message)
-                found, adapters = [], []
+                found, adapters, parts = [], [], []
             found = [model for model in found if self._is_for_workers(model)]
-            served, waiting = self._sorted_out([*found, *adapters])
+            served, waiting = self._sorted_out([*found, *adapters, *parts])
             self._waiting = waiting
-            self._listing = {one: m for one, m in served.items() if m.base is None}
+            self._parts = {one: m for one, m in served.items() if m.is_part}
+            listed = served.keys() - self._parts.keys()
+            self._listing = {one: served[one] for one in sorted(listed) if not served[one].base}
             self._adapters = {one: m for one, m in served.items() if m.base in self._listing}
         return list(self._listing.values())
+
+    def part(self, model_id: str) -> InstalledModel | None:
+        """The part of other models with this id, which no client may name."""
+        self.installed()
+        return self._parts.get(model_id)
+
+    def loadable(self, model_id: str) -> InstalledModel:
+        """A part of other models, or what `find` finds. Raises as `find`."""
+        return self.part(model_id) or self.find(model_id)
 
     def has(self, model_id: str) -> bool:
         """Whether the model may be served here."""
@@ -304,7 +317,10 @@ class InstalledModels:
         return [self._library.models_dir, self._library.shipped_dir]
 
     def named(self, name: str) -> str:
-        """The model that a request names: what an alias stands for, unless an installed one is called so."""
+        """The model that a request names: what an alias stands for, unless an installed one is called so. Raises:
+        ModelNotFound for a part of other models."""
+        if self.part(name) is not None:
+            self.find(name)
         if name in self._listing or name in {model.id for model in self.installed()}:
             return name
         if name in self._adapters:

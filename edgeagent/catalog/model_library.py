@@ -64,16 +64,20 @@ class Library:
         return self.models_dir / folder_name(model_id)
 
     def installed(self) -> list[InstalledModel]:
-        """Every usable model, sorted by id, without adapters. Unreadable folders are skipped.
+        """Every usable model, sorted by id, without adapters and parts. Unreadable folders are skipped.
 
         Raises: InstallFailed if the models directory exists and cannot be listed.
         """
-        return [model for model in self._everything() if model.base is None]
+        return [one for one in self._everything() if one.base is None and not one.is_part]
 
     def adapters(self, base: str | None = None) -> list[InstalledModel]:
         """The LoRA adapters of one model or of all, sorted by id. Raises as `installed`."""
         found = [one for one in self._everything() if one.base is not None]
         return [one for one in found if base in (None, one.base)]
+
+    def parts(self) -> list[InstalledModel]:
+        """The models that are parts of others, sorted by id. Raises as `installed`."""
+        return [one for one in self._everything() if one.is_part]
 
     def _everything(self) -> list[InstalledModel]:
         found: dict[str, InstalledModel] = {}

@@ -34,6 +34,7 @@ def encoder(data: Path, texts: Path, runs: Path, out: Path, threads: int | None)
         import torch
 
         from edgeagent.forge import published_models
+        from edgeagent.forge.model_record import write_record
         from edgeagent.forge.sentence.corpus import read
         from edgeagent.forge.sentence.encoder_card import EncoderFacts, encoder_card
         from edgeagent.forge.sentence.training import EncoderRecipe, EncoderTraining
@@ -71,5 +72,6 @@ def encoder(data: Path, texts: Path, runs: Path, out: Path, threads: int | None)
         made.n_params, recipe.n_pieces, recipe.n_layers, recipe.depths, len(training.texts),
         len(corpus.texts), corpus.sha256, recipe.epochs, figures["score"], target.stat().st_size,
     )  # fmt: skip
+    write_record(target, "Q4_0", {}, is_part=True)
     (target.parent / "README.md").write_text(encoder_card(NAME, facts), encoding="utf-8")
     click.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB, agreement {figures['score']:.3f}")

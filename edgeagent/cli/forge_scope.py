@@ -9,8 +9,6 @@ from pathlib import Path
 import click
 import msgspec
 
-from edgeagent.cli.shared.configured_library import library_of
-from edgeagent.cli.shared.options import configured
 from edgeagent.cli.shared.progress import timed_progress
 from edgeagent.cli.shared.sizes import megabytes
 from edgeagent.errors import ForgeFailed
@@ -28,8 +26,8 @@ NAME = "edge-assistant"
 def scope(data: Path, out: Path, work: Path) -> None:
     """Make the gates that tell texts out of the scope of the shipped assistants.
 
-    Asks each assistant in --out about the validation texts. Needs all-minilm-l6-v2 to be installed, for gates
-    that use its vectors, too.
+    Asks each assistant in --out about the validation texts, and edge-encoder there for their vectors; without
+    it the gates know words only.
     """
     from edgeagent.catalog.digest import sha256_of
     from edgeagent.forge import scope_files
@@ -39,18 +37,17 @@ def scope(data: Path, out: Path, work: Path) -> None:
     paths = sorted(out.glob(f"{NAME}-*/*.gguf"))
     if not paths:
         raise ForgeFailed(f"{out} has no assistants: export one first, or name another --out.")
-    there = {model.id: model for model in library_of(configured(None).settings).installed()}
-    encoder = there.get(scope_files.ENCODER)
+    encoder = out / scope_files.ENCODER / f"{scope_files.ENCODER}.gguf"
     corpus = load(data)
     texts = scope_files.ScopeTexts.of(corpus)
     work.mkdir(parents=True, exist_ok=True)
     answers: dict[str, dict[str, list[Answer]]] = {}
     with timed_progress() as tell:
         known = {}
-        if encoder is not None:
+        if encoder.is_file():
             every = texts.all_texts
             known = scope_files.vectors_of(
-                encoder.path, every, work / "vectors.npz", lambda n: tell("vectors", n, len(every))
+                encoder, every, work / "vectors.npz", lambda n: tell("vectors", n, len(every))
             )
         for path in paths:
             sha256 = sha256_of(path)

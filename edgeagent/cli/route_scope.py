@@ -78,7 +78,7 @@ def told_of_gate(
     gates = file.models.get(models.find(model_id).sha256 or "", {})
     if not settings.routing.scope.gate or (domain or ALL) not in gates:
         return None
-    words = WordNearness(file.vocabulary, file.intents)
+    words = WordNearness(file.vocabulary, file.intents, file.outside)
     found = {intent: one for intent in file.intents if (one := words.of(text, intent)) is not None}
     best = max(found, key=lambda intent: found[intent].near)
     return {
@@ -121,7 +121,7 @@ def _calibrated(
     model = models.find(model_id)
     answers = _answers(models, model_id, file, data, domain)
     key = domain or ALL
-    gates = domain_gates(answers, file.vocabulary, file.intents, file.middle)
+    gates = domain_gates(answers, file)
     known = file.models.get(model.sha256 or "", {})
     before = outcome(known[key], answers, file, max_lost) if key in known else (0.0, 0.0)
     lost, found = outcome(gates, answers, file, max_lost)
@@ -140,7 +140,7 @@ def _answers(
     domain: str | None,
 ) -> list[Answer]:
     """What the model answers to the texts, in a worker of its own, and their vectors where the gate has some
-    and the embedding model is installed."""
+    and the encoder is there."""
     from edgeagent.forge.datasets import OUT_OF_SCOPE
     from edgeagent.forge.domain.features import encoder, vectors
     from edgeagent.forge.domain.readers.source import read_domain
@@ -174,8 +174,8 @@ def _answers(
                 lambda n: tell("asking", n, len(texts)),
             )
         )  # fmt: skip
-        is_whole = file.encoder and file.encoder in models.with_task("embed")
-        made = asyncio.run(embedded(models.find(file.encoder).path)) if is_whole else None
+        part = models.part(file.encoder)
+        made = asyncio.run(embedded(part.path)) if part is not None else None
     return [
         Answer(
             example.text, example.intent if example.intent != OUT_OF_SCOPE else None, one.intent,

@@ -135,7 +135,7 @@ class Daemon:
             settings.worker,
             n_cores=n_cores,
             stays=frozenset({default, self.models.default_id() or default}),
-            check=self.models.find,
+            check=self.models.loadable,
             place=self._placer.place,
             log_level=settings.log_level,
             preloaded=preload.take if preload is not None else None,

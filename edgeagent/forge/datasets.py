@@ -169,13 +169,14 @@ class Item:
 @dataclass(frozen=True)
 class Corpus:
     """All training and validation items. `names` are the intents of each domain, `groups` the group of each
-    intent of CLINC150."""
+    intent of CLINC150, `outside` CLINC150's own training texts out of scope."""
 
     train: tuple[Item, ...]
     validation: tuple[Item, ...]
     names: dict[Domain, tuple[str, ...]]
     slot_names: dict[str, tuple[str, ...]]
     groups: dict[str, str] = field(default_factory=dict)
+    outside: tuple[str, ...] = ()
 
     @property
     def all_names(self) -> tuple[str, ...]:
@@ -228,6 +229,7 @@ def load(folder: Path) -> Corpus:
         names,
         {intent: tuple(sorted(found)) for intent, found in sorted(slot_names.items())},
         {intent: name for name, intents in domains.items() for intent in intents},
+        tuple(item.text for item in assistant[0] if item.intent == OUT_OF_SCOPE),
     )
 
 

@@ -11,7 +11,9 @@ from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.errors import ForgeFailed
 
 
-def write_record(path: Path, quant: str, thresholds: Mapping[str, float]) -> Path:
+def write_record(
+    path: Path, quant: str, thresholds: Mapping[str, float], *, is_part: bool = False
+) -> Path:
     """Write `model.toml` beside a GGUF file that is in the folder of its id. `thresholds` by domain; they
     are rounded down, so that the item that determined one is still accepted. Raises: ForgeFailed."""
     record = InstalledModel(
@@ -21,6 +23,7 @@ def write_record(path: Path, quant: str, thresholds: Mapping[str, float]) -> Pat
         size_bytes=path.stat().st_size,
         sha256=sha256_of(path),
         source="shipped",
+        is_part=is_part,
         thresholds={name: math.floor(value * 1e4) / 1e4 for name, value in thresholds.items()},
     )
     target = path.parent / "model.toml"

@@ -1,6 +1,6 @@
 """Makes the scope gates of the shipped assistants, `edge-assistant.scope`, from the public data sets.
 
-The examples are training texts. The gates are fitted on validation texts, since the models were trained on
+The examples are training texts, those out of scope among them. The gates are fitted on validation texts, since the models were trained on
 the others and are too sure of them; each domain gets a gate, and all domains together. Out of scope are, for
 the assistant domain, CLINC150's own texts, and for the other domains validation texts of intents that are
 nothing like theirs (`datasets.Corpus`). Needs neither torch nor the files of a training.
@@ -22,9 +22,14 @@ from edgeagent.forge.datasets import DOMAINS, OUT_OF_SCOPE, Corpus, Item, strang
 from edgeagent.forge.domain.features import encoder, vectors
 from edgeagent.forge.domain.served_evaluation import choices
 from edgeagent.routing.scope_gate import ScopeFile
-from edgeagent.routing.training.scope_training import MOST_TEXTS, Answer, domain_gates, examples_of
+from edgeagent.routing.training.scope_training import (
+    MOST_TEXTS,
+    Answer,
+    domain_gates,
+    examples_of,
+)
 
-ENCODER = "all-minilm-l6-v2"
+ENCODER = "edge-encoder"
 PART = 2048  # texts whose vectors are kept at once
 Vectors = np.ndarray[Any, np.dtype[np.float64]]
 Tell = Callable[[int], None]
@@ -32,10 +37,11 @@ Tell = Callable[[int], None]
 
 @dataclass(frozen=True)
 class ScopeTexts:
-    """The `examples` of the intents, and the texts that gates are fitted on, by domain; None for the intent
-    of those out of scope."""
+    """The `examples` of the intents, texts `outside` of all, and the texts that gates are fitted on, by
+    domain; None for the intent of those out of scope."""
 
     examples: list[tuple[str, str]]
+    outside: list[str]
     fitted: dict[str, list[tuple[str, str | None]]]
 
     @classmethod
@@ -50,11 +56,11 @@ class ScopeTexts:
             ]
             fitted[domain] += [(one.text, None) for one in strange_to(corpus, domain)]
         fitted[ALL] = [(one.text, wanted(one)) for one in corpus.validation]
-        return cls(examples, fitted)
+        return cls(examples, list(corpus.outside), fitted)
 
     @property
     def all_texts(self) -> list[str]:
-        found = [text for text, _ in self.examples]
+        found = [*self.outside, *(text for text, _ in self.examples)]
         found += [text for texts in self.fitted.values() for text, _ in texts]
         return list(dict.fromkeys(found))
 
@@ -132,21 +138,17 @@ def scope_file(
 ) -> ScopeFile:
     """The gates. `answers` by the SHA-256 of a model and the domain."""
     of_examples = np.array([known[text] for text, _ in texts.examples]) if known else None
-    vocabulary, intents, middle = examples_of(texts.examples, of_examples)
-    empty = ScopeFile(
-        vocabulary=vocabulary, intents=intents, models={}, encoder=ENCODER if known else "",
-        middle=middle,
-    )  # fmt: skip
+    of_others = np.array([known[text] for text in texts.outside]) if known else None
+    empty = examples_of(texts.examples, of_examples, texts.outside, of_others)
+    if known:
+        empty = msgspec.structs.replace(empty, encoder=ENCODER)
     return with_gates(empty, answers)
 
 
 def with_gates(file: ScopeFile, answers: Mapping[str, Mapping[str, Sequence[Answer]]]) -> ScopeFile:
     """The same examples with gates that are fitted to these answers."""
     models = {
-        sha256: {
-            domain: domain_gates(one, file.vocabulary, file.intents, file.middle)
-            for domain, one in found.items()
-        }
+        sha256: {domain: domain_gates(one, file) for domain, one in found.items()}
         for sha256, found in answers.items()
     }
     return msgspec.structs.replace(file, models=models)

@@ -20,12 +20,13 @@ from edgeagent.worker.client import WorkerClient
 @dataclass(frozen=True)
 class Placement:
     """How to load a model: the kind of worker, its configuration, the memory that it needs, and how that
-    memory was calculated, in words."""
+    memory was calculated, in words. One that does not `displace` is only loaded into free memory."""
 
     kind: type[WorkerClient]
     config: WorkerConfig
     need_bytes: int
     arithmetic: str
+    displaces: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 TEXTS_PER_STEP = 64
 # llama.cpp keeps a row of logits for every token of a text that it embeds, although they are not used.
 LOGITS_BYTES = 256 << 20
+# A part of other models reads single texts of a few words.
+_PART = {"n_ctx": 128, "n_seq": 4, "n_prefixes": 0, "n_threads": 1, "prompt_cells": 0}
 # More idle prefixes for each running sequence cost buffers for logits and are seldom used again.
 PREFIXES_PER_SEQ = 4
 
@@ -123,7 +125,7 @@ class ModelPlacer:
 
         Raises: ModelNotFound, ModelNotApproved, ModelAltered, GGUFRefused.
         """
-        model = self._models.find(model_id)
+        model = self._models.loadable(model_id)
         try:
             identity = await asyncio.to_thread(self._models.integrity.verified, model)
             if self._models.task(model) == "transcribe":
@@ -145,7 +147,9 @@ class ModelPlacer:
         task = self._models.task(model)
         if task == "generate" and facts.task == "embed" and self._models.is_assistant(model):
             task = "embed"  # its intents are chosen by a sentence's vector
-        if task != "generate":
+        if model.is_part:
+            config = msgspec.structs.replace(config, task="embed", **_PART)
+        elif task != "generate":
             config = self._for_whole_texts(config, facts, task)
         else:
             adapters = self._models.adapters_of(model_id)
@@ -161,7 +165,7 @@ class ModelPlacer:
         need_bytes, words = memory.total_bytes + n_adapter_bytes, memory.explain()
         if n_adapter_bytes:
             words += f", adapters {n_adapter_bytes / 1e6:.0f} MB"
-        return Placement(EngineClient, config, need_bytes, words)
+        return Placement(EngineClient, config, need_bytes, words, displaces=not model.is_part)
 
     def _with_prompt_cells(self, config: EngineConfig, model: ModelShape) -> EngineConfig:
         """With as many cells for prompts as take little memory, and none where they could push out another

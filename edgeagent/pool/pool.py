@@ -290,23 +290,22 @@ class Pool:
 
     # --- memory
 
-    def _held(self, besides: str) -> list[LoadedModel]:
+    def _held(self, need: Placement) -> list[LoadedModel]:
+        pinned = self.settings.pinned_models if need.displaces else self._residents
         return [
-            resident.held(is_pinned=resident.model_id in self.settings.pinned_models)
+            resident.held(is_pinned=resident.model_id in pinned)
             for resident in self._residents.values()
-            if resident.state == "loaded" and resident.model_id != besides
+            if resident.state == "loaded" and resident.model_id != need.config.model_id
         ]
 
     def _decision(self, need: Placement) -> tuple[LoadDecision, str]:
         """What a load takes now, and its numbers in words."""
-        held, budget = self._held(besides=need.config.model_id), self.settings.ram_budget_bytes
+        held, budget = self._held(need), self.settings.ram_budget_bytes
         return decide(need.need_bytes, budget, held), in_words(need, budget or 0, held)
 
     async def _make_room(self, need: Placement) -> bool:
-        """Evict models until there is room. False: models that are in use would have to go.
-
-        Raises: InsufficientMemory when the model can never be loaded.
-        """
+        """Evict models until there is room. False: models that are in use would have to go. Raises:
+        InsufficientMemory when the model can never be loaded, or only where it displaces others."""
         decision, numbers = self._decision(need)
         if decision.verdict == "never":
             pinned = f" with {', '.join(decision.blockers)} pinned" if decision.blockers else ""

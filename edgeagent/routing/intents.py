@@ -235,11 +235,11 @@ def _check_kind(spec: GenerateSpec, model_id: str) -> None:
 
 
 def _question(messages: list[dict[str, Any]], model_id: str) -> str:
-    """The user's last message."""
+    """The user's last message. Raises: UnsuitedRequest without one."""
     for message in reversed(messages):
         if message["role"] == "user":
             return str(message.get("content") or "")
-    raise InvalidParameter(
+    raise UnsuitedRequest(
         f"Model {model_id} answers the user's last message, and there is none: send one.",
         param="messages",
     )

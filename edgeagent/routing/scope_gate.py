@@ -23,17 +23,17 @@ from edgeagent.errors import SettingsError
 from edgeagent.routing.scope_texts import (
     Examples,
     Nearness,
+    VectorNearness,
     Vocabulary,
     WordNearness,
-    centred,
-    vector_nearness,
 )
 
-VERSION = 1
+VERSION = 2
 MAX_FILE_BYTES = 8 << 20
 MAX_BYTES = 32 << 20
-WORD_SIGNALS = ("log-odds", "margin", "near", "centre", "unknown", "words")
-VECTOR_SIGNALS = (*WORD_SIGNALS, "vector near", "vector centre")
+MAX_PROTOTYPES = 64  # that a text is compared with
+WORD_SIGNALS = ("log-odds", "margin", "near", "centre", "unknown", "words", "outside")
+VECTOR_SIGNALS = (*WORD_SIGNALS, "vector near", "vector centre", "vector outside")
 
 
 class Gate(msgspec.Struct, frozen=True, array_like=True):
@@ -89,7 +89,8 @@ class DomainGates(msgspec.Struct, frozen=True):
 
 class ScopeFile(msgspec.Struct, frozen=True, kw_only=True):
     """`models`: gates by the SHA-256 of the model's file and the domain (`assistant_intents.ALL` for all).
-    `encoder`: the sentence-embedding model of the vectors, `middle` the float32 mean of its vectors."""
+    `outside`: texts that ask for no intent. `encoder`: the sentence-embedding model of the vectors, `middle`
+    the float32 mean of its vectors."""
 
     version: int = VERSION
     revision: int = 1
@@ -98,6 +99,7 @@ class ScopeFile(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, dict[str, DomainGates]]
     encoder: str = ""
     middle: bytes = b""
+    outside: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,8 @@ class ScopeGate:
     def __init__(self, file: ScopeFile, gates: dict[str, DomainGates]) -> None:
         self.encoder = file.encoder
         self._gates = gates
-        self._intents = file.intents
-        self._words = WordNearness(file.vocabulary, file.intents)
-        self._middle = array("f", file.middle)
+        self._words = WordNearness(file.vocabulary, file.intents, file.outside)
+        self._vectors = VectorNearness(file.middle, file.intents, file.outside)
 
     def has(self, domain: str) -> bool:
         return domain in self._gates
@@ -150,7 +151,7 @@ class ScopeGate:
         signals = word_signals(probability, margin, nearness)
         score = gates.words.score(signals)
         low, high = gates.doubt
-        is_open = gates.vectors is not None and bool(self._middle) and low <= score <= high
+        is_open = gates.vectors is not None and low <= score <= high
         named = dict(zip(WORD_SIGNALS, signals, strict=True))
         return ScopeScore(score, gates.words.cut(max_lost), named, is_open)
 
@@ -159,10 +160,8 @@ class ScopeGate:
     ) -> ScopeScore:
         """The score with the vector of the text; the first one where the vector does not fit."""
         gates = self._gates[domain]
-        if gates.vectors is None or len(vector) != len(self._middle):
-            return first
-        found = vector_nearness(centred(vector, self._middle), self._intents[intent])
-        if found is None:
+        found = self._vectors.of(vector, intent) if gates.vectors is not None else None
+        if gates.vectors is None or found is None:
             return first
         signals = [*first.signals.values(), *found]
         named = dict(zip(VECTOR_SIGNALS, signals, strict=True))
@@ -174,7 +173,7 @@ def word_signals(probability: float, margin: float, nearness: Nearness) -> list[
     p = min(max(probability, 1e-6), 1 - 1e-6)
     return [
         math.log(p / (1 - p)), margin, nearness.near, nearness.centre, -nearness.unknown,
-        math.log1p(nearness.n_words),
+        math.log1p(nearness.n_words), -nearness.outside,
     ]  # fmt: skip
 
 
@@ -213,7 +212,8 @@ def _fault(file: ScopeFile) -> str | None:
     n_hashes, n_rarity = len(file.vocabulary.hashes), len(file.vocabulary.rarity)
     fits = n_hashes == n_rarity and n_hashes % 4 == 0 and n_hashes <= 4 << 16
     n_middle = len(file.middle) // 4
-    fits = fits and all(_is_sound(examples, n_middle) for examples in file.intents.values())
+    every = [*file.intents.values(), *([file.outside] if file.outside is not None else [])]
+    fits = fits and all(_is_sound(examples, n_middle) for examples in every)
     for gates in (gates for found in file.models.values() for gates in found.values()):
         fits = fits and gates.words.is_sound(len(WORD_SIGNALS))
         fits = fits and (gates.vectors is None or gates.vectors.is_sound(len(VECTOR_SIGNALS)))
@@ -231,6 +231,7 @@ def _is_sound(examples: Examples, n_dimensions: int) -> bool:
         and starts[-1] <= len(examples.texts)
         and all(text < len(lengths) for text in set(examples.texts))
         and all(math.isfinite(length) and length > 0 for length in (*lengths, examples.length))
+        and len(examples.prototypes) <= MAX_PROTOTYPES
         and all(len(one) == n_dimensions for one in examples.prototypes)
         and len(examples.centre) in (0, n_dimensions)
     )

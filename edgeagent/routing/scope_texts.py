@@ -18,10 +18,12 @@ from zlib import crc32
 
 import msgspec
 
-N_NEAREST = 3
+N_NEAREST = 3  # examples
+N_PROTOTYPES = 2  # nearest ones that count
 MAX_WORDS = 64  # of a text that are read; intents are asked for in fewer
 MAX_CHARS = 1024
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_TINY = 1e-3  # by which two rarities that are equal may differ
 _STEP = 1 / 127  # of a number of a stored vector
 
 
@@ -36,7 +38,7 @@ def grams_of(words: Sequence[str]) -> set[int]:
 
 
 class Examples(msgspec.Struct, frozen=True, array_like=True):
-    """The examples of an intent. `grams`: what they consist of, uint16 numbers in the vocabulary, in order;
+    """The examples of an intent, or texts of none. `grams`: what they consist of, uint16 numbers in the vocabulary, in order;
     `starts` uint16 where the `texts` (uint8) of each gram begin, and their end. `lengths` float32 of the
     vectors of the texts, `length` that of the sum of these vectors. `centre` and `prototypes`: int8 vectors
     of a sentence-embedding model, or empty."""
@@ -52,7 +54,7 @@ class Examples(msgspec.Struct, frozen=True, array_like=True):
 
 class Vocabulary(msgspec.Struct, frozen=True, array_like=True):
     """What the examples consist of: uint32 hashes in order, float32 rarity of each; `unknown` is the rarity
-    of what no example has."""
+    of what no example of an intent has."""
 
     hashes: bytes
     rarity: bytes
@@ -62,21 +64,25 @@ class Vocabulary(msgspec.Struct, frozen=True, array_like=True):
 @dataclass(frozen=True)
 class Nearness:
     """To the examples of an intent: the mean of the `N_NEAREST` nearest, and the middle of all; `unknown` is
-    the part of the text that no example of any intent has."""
+    the part of the text that no example of any intent has, `outside` the nearest text of none."""
 
     near: float
     centre: float
     unknown: float
     n_words: int
+    outside: float = 0.0
 
 
 class WordNearness:
     """Ready to compare. Any thread may use it."""
 
-    def __init__(self, vocabulary: Vocabulary, intents: Mapping[str, Examples]) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, intents: Mapping[str, Examples], outside: Examples | None
+    ) -> None:
         self._hashes, self._rarity = array("I", vocabulary.hashes), array("f", vocabulary.rarity)
         self._unknown = vocabulary.unknown
         self._intents = intents
+        self._outside = outside
 
     def of(self, text: str, intent: str) -> Nearness | None:
         """None for an intent without examples."""
@@ -93,6 +99,7 @@ class WordNearness:
                 known[at] = rarity * rarity
             else:
                 rarity = self._unknown
+            if rarity > self._unknown - _TINY:
                 missing += rarity * rarity
             total += rarity * rarity
         if not total:
@@ -100,11 +107,13 @@ class WordNearness:
         length = math.sqrt(total)
         found = _likeness(known, examples)
         near = sorted(found, reverse=True)[:N_NEAREST]
+        outside = _likeness(known, self._outside) if self._outside is not None else ()
         return Nearness(
             sum(near) / (N_NEAREST * length),
             math.fsum(found) / (max(examples.length, 1e-9) * length),
             missing / total,
             len(words),
+            max(outside, default=0.0) / length,
         )
 
 
@@ -123,13 +132,35 @@ def _likeness(known: Mapping[int, float], examples: Examples) -> list[float]:
     ]
 
 
-def vector_nearness(vector: Sequence[float], examples: Examples) -> tuple[float, float] | None:
-    """Cosines of a unit vector with the nearest prototypes of an intent (the mean of two) and with its
-    centre; None without vectors."""
-    if not examples.prototypes or len(examples.centre) != len(vector):
-        return None
-    near = sorted((_cosine(vector, one) for one in examples.prototypes), reverse=True)[:2]
-    return sum(near) / len(near), _cosine(vector, examples.centre)
+class VectorNearness:
+    """Compares vectors of texts with those of `intents` and of texts `outside`; `middle`: what all vectors have
+    in common, float32. Any thread may use it."""
+
+    def __init__(
+        self, middle: bytes, intents: Mapping[str, Examples], outside: Examples | None
+    ) -> None:
+        self._middle = array("f", middle)
+        self._intents = intents
+        self._outside = outside.prototypes if outside is not None else []
+
+    def of(self, vector: Sequence[float], intent: str) -> tuple[float, float, float] | None:
+        """Cosines of a vector with the nearest prototypes of the intent (the mean of two), with its centre, and,
+        negative, with the nearest prototypes outside; None where there are no vectors like this one. Takes
+        less than a millisecond."""
+        examples = self._intents[intent]
+        if not examples.prototypes or len(self._middle) != len(vector):
+            return None
+        own = centred(vector, self._middle)
+        return (
+            _nearest(own, examples.prototypes),
+            _cosine(own, examples.centre),
+            -_nearest(own, self._outside),
+        )
+
+
+def _nearest(vector: Sequence[float], stored: Sequence[bytes]) -> float:
+    near = sorted((_cosine(vector, one) for one in stored), reverse=True)[:N_PROTOTYPES]
+    return sum(near) / max(1, len(near))
 
 
 def _cosine(vector: Sequence[float], stored: bytes) -> float:

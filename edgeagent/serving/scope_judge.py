@@ -3,13 +3,15 @@
 1. the gate of the model: the file in the state directory, or where that is none or cannot be used, the one
    beside the model
 2. the score by words
-3. where that leaves it in doubt, and an embedding model is configured: the score with the vector of the text
+3. where that leaves it in doubt: the score with the vector of the text, by the sentence encoder that the gate
+   was made with. It is a part of the assistants (`edge-encoder`) and loaded only into memory that is free.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +22,6 @@ from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.errors import EdgeAgentError, SettingsError
 from edgeagent.serving.engines import Engines
 from edgeagent.settings import Settings
-from edgeagent.types.engine_config import Task
 from edgeagent.types.intents import Confidence, IntentQuestion
 from edgeagent.types.unary_requests import EmbedSpec, Vectors
 
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_CHARS = 1024  # of a text that get a vector
 FOLDER, SUFFIX = "scope", ".scope"  # the folder is in the state directory
 MAX_PENDING = 8  # texts that are being embedded though nobody waits any more
+COOLDOWN_S = 60.0  # after the encoder could not be used, until it is tried again
 
 FileState = tuple[Path, int, int]  # the file, its size and its time
 
@@ -43,7 +46,7 @@ class Models(Protocol):
 
     def beside_intents(self, model_id: str, suffix: str) -> Path | None: ...
 
-    def with_task(self, task: Task) -> list[str]: ...
+    def part(self, model_id: str) -> InstalledModel | None: ...
 
 
 class ScopeJudge:
@@ -56,6 +59,7 @@ class ScopeJudge:
         self._state_dir = settings.state_dir
         self._gates: dict[tuple[str, Path], tuple[FileState, ScopeGate | None]] = {}
         self._pending: set[asyncio.Task[Sequence[float] | None]] = set()
+        self._cold_from_s = float("-inf")  # monotonic: when the encoder may be tried again
 
     async def covers(self, model_id: str, question: IntentQuestion) -> bool:
         """Whether the answer to a question can be judged: one that offers all intents of a domain, and may be
@@ -106,24 +110,24 @@ class ScopeJudge:
     # ---- 3
 
     async def _vector(self, encoder: str, text: str) -> Sequence[float] | None:
-        """The vector of a text; None without the embedding model, or where that takes too long."""
-        wanted = self._settings.embedding_model
-        if wanted is None or wanted != encoder or wanted not in self._models.with_task("embed"):
-            return None
-        if len(self._pending) >= MAX_PENDING:
+        """The vector of a text; None without the encoder, or where that takes too long."""
+        is_wanted = self._settings.vectors and time.monotonic() >= self._cold_from_s
+        if not is_wanted or self._models.part(encoder) is None or len(self._pending) >= MAX_PENDING:
             return None
         # Not cancelled after the wait: the model may be loading, and is ready for the next text.
-        task = asyncio.create_task(self._embedded(wanted, text), name="scope-vector")
+        task = asyncio.create_task(self._embedded(encoder, text), name="scope-vector")
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
-        await asyncio.wait({task}, timeout=self._settings.embedding_timeout_s)
+        await asyncio.wait({task}, timeout=self._settings.vector_timeout_s)
         return task.result() if task.done() and not task.cancelled() else None
 
     async def _embedded(self, model_id: str, text: str) -> Sequence[float] | None:
         try:
             async with self._engines.lease(model_id) as client:
-                made: Vectors = await client.ask(EmbedSpec(inputs=[text], truncate=True))
+                spec = EmbedSpec(inputs=[text[:MAX_CHARS]], truncate=True)
+                made: Vectors = await client.ask(spec)
         except EdgeAgentError as exc:
+            self._cold_from_s = time.monotonic() + COOLDOWN_S
             logger.warning("scope_without_vector model=%s code=%s", model_id, exc.code)
             return None
         return array("f", made.data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from edgeagent.settings.settings_table import ModelName, SettingsTable
+from edgeagent.settings.settings_table import SettingsTable
 
 
 class ScopeSettings(SettingsTable):
@@ -21,15 +21,15 @@ class ScopeSettings(SettingsTable):
         description="share of its right answers that a gate may hand on to the larger model; more finds more "
         "texts out of scope",
     )
-    embedding_model: ModelName | None = Field(
-        default=None,
-        description="sentence-embedding model that is asked where the words leave it in doubt, the one that "
-        "the gate was made with (all-minilm-l6-v2 for the bundled gates); default: none",
+    vectors: bool = Field(
+        default=True,
+        description="where the words leave it in doubt, ask the sentence encoder of the assistants too, which "
+        "is loaded into memory that is free; false: the words decide",
     )
-    embedding_timeout_s: float = Field(
+    vector_timeout_s: float = Field(
         default=0.3,
         gt=0,
         le=10,
         allow_inf_nan=False,
-        description="longest wait for the embedding model, after which the words decide",
+        description="longest wait for the encoder, after which the words decide",
     )

@@ -1,6 +1,6 @@
 """Routing from end to end: an assistant model first, a chat model for what it leaves open.
 
-    scripts/bench routing [--data ../shared/data] [--gate words] [--held-out DIR] [--sample 60] [--json FILE]
+    scripts/bench routing [--data ../shared/data] [--gate vectors] [--held-out DIR] [--sample 60] [--json FILE]
     scripts/bench routing --decisions        what a decision costs: rules, budgets, a policy, exploration
 
 Texts of CLINC150's validation split with those out of scope, of Banking77 (every tenth, which the assistant
@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from edgeagent.catalog.model_library import shipped_models_dir
@@ -36,7 +35,7 @@ from scripts.benchmarks.assistant import CHAT, Item, validation
 from scripts.benchmarks.exchange import Json, exchanged
 from scripts.benchmarks.machine import describe
 from scripts.benchmarks.routing_decisions import decision_ms
-from scripts.benchmarks.scope_folds import ENCODER, N_FOLDS, fold_of, held_out_gates
+from scripts.benchmarks.scope_folds import N_FOLDS, fold_of, held_out_gates
 from scripts.benchmarks.served import Served, serving
 
 IN_SCOPE, OUTSIDE, SERVICE, GENERAL = "in scope", "out of scope", "banking", "general"
@@ -44,6 +43,7 @@ CLASSES = (IN_SCOPE, OUTSIDE, SERVICE, GENERAL)
 N_GENERAL = 200
 MAX_TOKENS = 32
 TRIAL_TOKENS = 16
+DOUBTFUL, N_TRIES = "tell me how the tallest tree of the world got its name", 100
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,8 @@ def measured(args: Any) -> Json:
         "default_model": args.small,
         "routing.candidates": [args.small, args.large],
         "routing.scope.gate": args.gate != "off",
+        "routing.scope.vectors": args.gate == "vectors",
     }
-    if args.gate == "vectors":
-        settings["routing.scope.embedding_model"] = ENCODER
     with ExitStack() as stack:
         gates = None
         if args.held_out is not None and args.gate != "off":
@@ -227,8 +226,7 @@ def measured(args: Any) -> Json:
                 group = [case for case in every if fold_of(case.item.text) == number]
             with serving(args.models_dir, **part) as daemon:
                 daemon.wait_until_ready()
-                models = ["auto", args.large, *([ENCODER] if args.gate == "vectors" else [])]
-                warm_up(daemon, group[0], models)
+                warm_up(daemon, group[0], args)
                 for kind in CLASSES:
                     if mine := [case for case in group if case.kind == kind]:
                         ask_class(daemon, mine, counted[kind], args)
@@ -247,14 +245,16 @@ def measured(args: Any) -> Json:
     return {"classes": rows, "token_margins": margins}
 
 
-def warm_up(daemon: Served, case: Case, models: Sequence[str]) -> None:
-    """Load the models."""
-    for model in models:
-        if model == ENCODER:
-            given = {"model": model, "input": case.item.text}
-            httpx.post(f"{daemon.url}/v1/embeddings", json=given, timeout=60).raise_for_status()
-        else:
-            asked(daemon, [body(model, case, max_tokens=1)], 1)
+def warm_up(daemon: Served, case: Case, args: Any) -> None:
+    """Load the models, and the encoder that the first text in doubt has loaded."""
+    asked(daemon, [body(args.large, case, max_tokens=1)], 1)
+    doubtful = Case(Item(DOUBTFUL, case.item.domain, OUT_OF_SCOPE), "")
+    for _ in range(N_TRIES):
+        (answer,), _, _ = asked(daemon, [body("auto", doubtful, max_tokens=1, route_trace=True)], 1)
+        if args.gate != "vectors" or "vector near" in json.dumps(answer["edgeagent"]["routing"]):
+            return
+        time.sleep(0.2)
+    print("the encoder was not used by the first texts: the figures are of the words alone")
 
 
 def show(found: Json) -> None:
@@ -306,8 +306,8 @@ def main() -> None:
     parser.add_argument(
         "--gate",
         choices=["off", "words", "vectors"],
-        default="words",
-        help="scope gate of the assistant",
+        default="vectors",
+        help="scope gate of the assistant: none, by words alone, as by default",
     )
     parser.add_argument(
         "--held-out", type=Path, metavar="DIR",

@@ -11,14 +11,12 @@ from zlib import crc32
 import msgspec
 
 from edgeagent.catalog.digest import sha256_of
-from edgeagent.catalog.model_library import Library, shipped_models_dir
+from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.forge.datasets import load
 from edgeagent.forge.scope_files import ENCODER, ScopeTexts, answers_of, vectors_of, with_gates
 from edgeagent.routing.scope_gate import read_scope
 from edgeagent.routing.training.scope_training import write_scope
-from tests.conftest import CACHE
 
-__all__ = ["ENCODER", "N_FOLDS", "fold_of", "held_out_gates"]
 N_FOLDS = 5
 
 
@@ -36,7 +34,8 @@ def held_out_gates(
     path = next((shipped_models_dir() / model_id).glob("*.gguf"))
     sha256 = sha256_of(path)
     bundled = read_scope(shipped_models_dir() / "edge-assistant.scope")
-    known = vectors_of(Library(CACHE).resolve(ENCODER).path, texts.all_texts, work / "vectors.npz")
+    encoder = shipped_models_dir() / ENCODER / f"{ENCODER}.gguf"
+    known = vectors_of(encoder, texts.all_texts, work / "vectors.npz")
     answers = {
         domain: [
             msgspec.structs.replace(one, vector=known.get(one.text))

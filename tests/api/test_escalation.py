@@ -114,6 +114,14 @@ def test_what_the_small_model_does_not_do_the_larger_one_does(pair, text, option
     assert answer.model == SMOLLM
 
 
+def test_messages_without_a_users_go_to_the_larger_one(pair):
+    given: list[Any] = [{"role": "system", "content": "You greet whoever comes."}]
+    answer = pair.chat.completions.create(model="auto", messages=given, max_tokens=1)
+    assert answer.model == SMOLLM
+    with pytest.raises(openai.BadRequestError, match="last message"):
+        pair.chat.completions.create(model=SMALL, messages=given)
+
+
 def test_an_unknown_domain_is_refused_whoever_could_answer(pair):
     with pytest.raises(openai.BadRequestError, match="assistant, service, skills"):
         ask(pair, STRANGE, metadata={"domain": "kitchen"})

@@ -168,6 +168,14 @@ def test_a_removed_model_is_gone_and_a_shipped_one_stays(library: Library, stori
     assert library.resolve("ours").path.exists()
 
 
+def test_a_part_of_other_models_is_listed_apart() -> None:
+    library = Library(Path("/nonexistent"))
+    parts = [model.id for model in library.parts()]
+    assert parts == ["edge-encoder"]
+    assert not {model.id for model in library.installed()} & set(parts)
+    assert library.verify("edge-encoder") is not None
+
+
 def test_the_shipped_models_of_a_checkout_are_found() -> None:
     assert (shipped_models_dir() / "catalog.toml").is_file()
 

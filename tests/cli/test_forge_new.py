@@ -80,6 +80,9 @@ def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge,
             assert call.function.name == intent
         assert "ferry" in {model.id for model in client.models.list()}
         assert "edge-encoder" not in {model.id for model in client.models.list()}
+        for named in (client.embeddings.create, client.responses.create):
+            with pytest.raises(openai.NotFoundError):
+                named(model="edge-encoder", input="a boat")
         with pytest.raises(openai.BadRequestError, match="embeddings"):
             client.embeddings.create(model="ferry", input="a boat")
         told = client.chat.completions.create(

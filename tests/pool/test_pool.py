@@ -254,6 +254,21 @@ async def test_a_lease_does_not_give_way_beside_one_that_stays():
         assert not wanted.is_set()
 
 
+async def test_a_part_of_other_models_displaces_none():
+    async def place(model_id: str) -> Placement:
+        config = CounterConfig(model_id=model_id, path="counter", n_threads=2)
+        is_part = model_id == "model-part"
+        return Placement(CounterClient, config, 100_000_000, "all told", displaces=not is_part)
+
+    async with pool_of(place=place, budget_bytes=120_000_000) as pool:
+        await ask(pool, "model-part")
+        await ask(pool, "model-a")
+        assert pool.resident("model-part").state == "unloaded", "it goes for others"
+        with pytest.raises(InsufficientMemory):
+            await ask(pool, "model-part")
+        assert pool.resident("model-a").state == "loaded"
+
+
 async def test_a_pinned_model_never_goes():
     async with pool_of(
         need_bytes=100_000_000, budget_bytes=120_000_000, pinned=["model-a"]

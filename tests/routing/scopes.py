@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from functools import cache
 
+import msgspec
+
 from edgeagent.catalog.assistant_intents import ALL
 from edgeagent.routing.scope_gate import DomainGates, Gate, ScopeFile
 from edgeagent.routing.training.scope_training import Answer, domain_gates, examples_of
@@ -53,9 +55,9 @@ def answers(seed: int, n: int, n_outside: int) -> list[Answer]:
 
 @cache
 def scope_file(sha256: str = MODEL, domain: str = ALL) -> ScopeFile:
-    vocabulary, intents, _ = examples_of(texts(1, 90))
-    gates = domain_gates(answers(2, 300, 60), vocabulary, intents)
-    return ScopeFile(vocabulary=vocabulary, intents=intents, models={sha256: {domain: gates}})
+    file = examples_of(texts(1, 90))
+    gates = domain_gates(answers(2, 300, 60), file)
+    return msgspec.structs.replace(file, models={sha256: {domain: gates}})
 
 
 NAMES = (
@@ -71,7 +73,6 @@ NAMES = (
 
 def closed_scope(sha256: str, domain: str) -> ScopeFile:
     """A gate of the small assistant of the tests (tests/assistant.py) that finds every text out of scope."""
-    vocabulary, intents, _ = examples_of([(name.replace("_", " "), name) for name in NAMES])
-    gate = Gate([0.0] * 6, [1.0] * 6, [0.0] * 6, -1.0, [0.001], [0.0])
-    gates = {domain: DomainGates(gate)}
-    return ScopeFile(vocabulary=vocabulary, intents=intents, models={sha256: gates})
+    file = examples_of([(name.replace("_", " "), name) for name in NAMES])
+    gate = Gate([0.0] * 7, [1.0] * 7, [0.0] * 7, -1.0, [0.001], [0.0])
+    return msgspec.structs.replace(file, models={sha256: {domain: DomainGates(gate)}})

@@ -127,7 +127,7 @@ def test_no_changed_byte_does_more_than_refuse_the_file(data):
 @pytest.mark.parametrize(
     "part",
     [
-        {"scales": [0.0] * 6},
+        {"scales": [0.0] * 7},
         {"cuts": [math.nan] * len(LOST)},
         {"weights": [1.0]},
         {"lost": [0.5, 0.1]},
@@ -143,9 +143,9 @@ def test_a_gate_whose_parts_do_not_fit_is_refused(tmp_path: Path, part):
 
 
 def test_too_few_texts_make_no_gate():
-    vocabulary, intents, _ = examples_of([("turn the lamp", "light")])
+    file = examples_of([("turn the lamp", "light")])
     with pytest.raises(InvalidParameter, match="too few for a scope gate"):
-        domain_gates([Answer("turn the lamp", "light", "light", 0.9, 0.8)], vocabulary, intents)
+        domain_gates([Answer("turn the lamp", "light", "light", 0.9, 0.8)], file)
 
 
 def test_vectors_decide_what_words_leave_in_doubt():
@@ -160,16 +160,12 @@ def test_vectors_decide_what_words_leave_in_doubt():
 
     examples = texts(1, 90)
     vectors = np.array([vector(intent) for _, intent in examples])
-    vocabulary, intents, middle = examples_of(examples, vectors)
+    others = strange(3, 80)
+    file = examples_of(examples, vectors, others, np.array([vector(None) for _ in others]))
     seen = [msgspec.structs.replace(one, vector=vector(one.wanted)) for one in answers(2, 300, 60)]
-    gates = domain_gates(seen, vocabulary, intents, middle)
-    file = msgspec.structs.replace(
-        scope_file(),
-        vocabulary=vocabulary,
-        intents=intents,
-        middle=middle,
-        models={MODEL: {ALL: gates}},
-    )
+    gates = domain_gates(seen, file)
+    assert gates.vectors is not None and gates.vectors.weights[-1] > 0, "far from those outside"
+    file = msgspec.structs.replace(file, models={MODEL: {ALL: gates}})
     gate = ScopeGate(file, file.models[MODEL])
     text = strange(9, 1)[0]
     scored = gate.score(ALL, text, "light", 0.6, 0.3, 0.01)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edgeagent.catalog.assistant_intents import ALL
+from edgeagent.errors import InsufficientMemory
 from edgeagent.routing.scope_gate import DomainGates, Gate, ScopeFile
 from edgeagent.routing.training.scope_training import write_scope
 from edgeagent.serving.scope_judge import ScopeJudge
@@ -26,7 +27,7 @@ UNSURE = Confidence("light", 0.4, 0.2, None, False)
 
 
 class Models:
-    """Two installed models; the list of intents is in `folder`."""
+    """An installed model and a part of it; the list of intents is in `folder`."""
 
     def __init__(self, folder: Path, sha256: str = MODEL) -> None:
         self.folder, self.sha256 = folder, sha256
@@ -37,8 +38,8 @@ class Models:
     def beside_intents(self, model_id: str, suffix: str) -> Path:
         return self.folder / f"{model_id}{suffix}"
 
-    def with_task(self, task: str) -> list[str]:
-        return ["vectors"] if task == "embed" else ["small"]
+    def part(self, model_id: str) -> Any:
+        return SimpleNamespace(id=model_id) if model_id == "vectors" else None
 
 
 class Encoder:
@@ -83,8 +84,8 @@ def write_of(file: ScopeFile) -> bytes:
 def with_vectors() -> ScopeFile:
     """A gate that the vector alone decides, and whose words are always in doubt."""
     file = scope_file()
-    words = Gate([0.0] * 6, [1.0] * 6, [0.0] * 6, 1.0, [0.001], [0.0])
-    vectors = Gate([0.0] * 8, [1.0] * 8, [0.0] * 7 + [1.0], 0.0, [0.001], [0.5])
+    words = Gate([0.0] * 7, [1.0] * 7, [0.0] * 7, 1.0, [0.001], [0.0])
+    vectors = Gate([0.0] * 10, [1.0] * 10, [0.0] * 8 + [1.0, 0.0], 0.0, [0.001], [0.5])
     examples = {
         name: msgspec.structs.replace(one, centre=bytes(4), prototypes=[bytes(4)])
         for name, one in file.intents.items()
@@ -161,19 +162,34 @@ async def test_the_gate_of_the_model_judges_where_the_calibrated_one_cannot_be_u
 async def test_the_vector_decides_in_doubt_and_a_slow_one_is_not_waited_for(tmp_path: Path):
     write_scope(with_vectors(), tmp_path / "small.scope")
     encoder = Encoder()
-    plain = judge(tmp_path, Models(tmp_path), encoder)
+    plain = judge(tmp_path, Models(tmp_path), encoder, vectors=False)
     found = await plain.score("small", question(), UNSURE)
-    assert found is not None and found.is_inside and not encoder.n_asked, "none is configured"
-    slow = judge(
-        tmp_path, Models(tmp_path), encoder, embedding_model="vectors", embedding_timeout_s=0.01
-    )
+    assert found is not None and found.is_inside and not encoder.n_asked
+    slow = judge(tmp_path, Models(tmp_path), encoder, vector_timeout_s=0.01)
     found = await slow.score("small", question(), UNSURE)
     assert found is not None and found.is_inside and encoder.n_asked == 1
     encoder.may_answer.set()
-    quick = judge(
-        tmp_path, Models(tmp_path), encoder, embedding_model="vectors", embedding_timeout_s=5
-    )
+    quick = judge(tmp_path, Models(tmp_path), encoder, vector_timeout_s=5)
     found = await quick.score("small", question(), UNSURE)
     assert found is not None and not found.is_inside and "vector centre" in found.signals
     await slow.close()
     await slow.close()
+
+
+async def test_an_encoder_that_cannot_be_loaded_is_left_alone_for_a_while(tmp_path: Path, caplog):
+    """In a full device every text would else try to load it."""
+
+    class Full(Encoder):
+        @asynccontextmanager
+        async def lease(self, model_id: str) -> Any:
+            self.n_asked += 1
+            raise InsufficientMemory("no room")
+            yield
+
+    write_scope(with_vectors(), tmp_path / "small.scope")
+    encoder = Full()
+    one = judge(tmp_path, Models(tmp_path), encoder)
+    for _ in range(3):
+        found = await one.score("small", question(), UNSURE)
+        assert found is not None and found.is_inside, "the words decide"
+    assert encoder.n_asked == caplog.text.count("scope_without_vector") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from edgeagent.catalog.assistant_intents import ALL
@@ -34,19 +35,17 @@ def domain_scope(
     for part in folds(head.labels, N_FOLDS, seed):
         mine = set(part.tolist())
         others = _inside(given, head, [n for n in range(len(given)) if n not in mine])
-        vocabulary, intents, _ = examples_of(others)
-        held = counted([answers[n] for n in part if answers[n].intent in intents])
+        file = examples_of(others)
+        held = counted([answers[n] for n in part if answers[n].intent in file.intents])
         if held:
-            signals.append(signals_of(held, vocabulary, intents)[0])
+            signals.append(signals_of(held, file)[0])
             is_outside += [one.wanted is None for one in held]
     try:
         gates = gates_from(np.concatenate(signals), np.array(is_outside, bool), seed=seed)
     except InvalidParameter:
         return None
-    vocabulary, intents, _ = examples_of(_inside(given, head, range(len(given))))
-    return ScopeFile(
-        vocabulary=vocabulary, intents=intents, models={sha256: {ALL: gates, name: gates}}
-    )
+    file = examples_of(_inside(given, head, range(len(given))))
+    return msgspec.structs.replace(file, models={sha256: {ALL: gates, name: gates}})
 
 
 def _inside(given: Sequence[str], head: Head, rows: Sequence[int]) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Makes the scope gate of an assistant model (routing/scope_gate.py) from examples and from texts that the
 model was not trained on.
 
-1. `examples_of`: the vocabulary and the examples of each intent, from the training texts
+1. `examples_of`: the vocabulary and the examples of each intent and of none, from the training texts
 2. `signals_of`: the signals of other texts, with the model's answers to them
 3. `fit_gate`: weights, and the score below which each share of right calls is, by folds that the weights
    have not seen
@@ -31,20 +31,20 @@ from edgeagent.routing.scope_gate import (
 )
 from edgeagent.routing.scope_texts import (
     Examples,
+    VectorNearness,
     Vocabulary,
     WordNearness,
     centred,
     grams_of,
-    vector_nearness,
     words_of,
 )
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-MOST_TEXTS = 100  # of an intent
+MOST_TEXTS, MOST_OUTSIDE = 100, 250  # of an intent, of none
 MOST_GRAMS = 65_535
-N_PROTOTYPES = 8
+N_PROTOTYPES, N_OUTSIDE = 8, 48  # groups of vectors
 N_STEPS = 10
 N_FOLDS = 5
 N_DRAWS = 4
@@ -67,13 +67,20 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def examples_of(
-    texts: Sequence[tuple[str, str]], vectors: Floats | None = None, seed: int = 0
-) -> tuple[Vocabulary, dict[str, Examples], bytes]:
-    """The vocabulary of texts with their intents, the examples of each, and the middle of the `vectors`
-    (float64 [n, n_dimensions], of unit length), which are grouped for each intent."""
+    texts: Sequence[tuple[str, str]], vectors: Floats | None = None, outside: Sequence[str] = (),
+    outside_vectors: Floats | None = None, seed: int = 0,
+) -> ScopeFile:  # fmt: skip
+    """A file without gates: the vocabulary of texts with their intents, the examples of each and those
+    `outside`, the evenest `MOST_OUTSIDE`, and the middle of the `vectors` (float64 [n, n_dimensions], of unit
+    length), which are grouped for each intent."""
     grams = [grams_of(words_of(text)) for text, _ in texts]
+    step = max(1.0, len(outside) / MOST_OUTSIDE)
+    others = [int(n * step) for n in range(min(len(outside), MOST_OUTSIDE))]
+    strange = [grams_of(words_of(outside[n])) for n in others]
     n_with = Counter(gram for found in grams for gram in found)
-    kept = sorted(gram for gram, _ in n_with.most_common(MOST_GRAMS))
+    kept_anyway = {gram for found in strange for gram in found}
+    most = n_with.most_common(MOST_GRAMS - len(kept_anyway))
+    kept = sorted({gram for gram, _ in most} | kept_anyway)
     number = {gram: n for n, gram in enumerate(kept)}
     rarity = [math.log((len(texts) + 1) / (1 + n_with[gram])) for gram in kept]
     vocabulary = Vocabulary(
@@ -90,15 +97,21 @@ def examples_of(
         if vectors is not None and middle is not None:
             own = np.array([centred(vectors[n].tolist(), middle.tolist()) for n in mine])
         found[intent] = _examples(
-            [grams[n] for n in mine], number, rarity, vocabulary.unknown, own, rng
+            [grams[n] for n in mine], number, rarity, vocabulary.unknown, own, N_PROTOTYPES, rng
         )
+    rest = None
+    if strange:
+        own = None
+        if outside_vectors is not None and middle is not None:
+            own = np.array([centred(outside_vectors[n].tolist(), middle.tolist()) for n in others])
+        rest = _examples(strange, number, rarity, vocabulary.unknown, own, N_OUTSIDE, rng)
     packed = middle.astype(np.float32).tobytes() if middle is not None else b""
-    return vocabulary, found, packed
+    return ScopeFile(vocabulary=vocabulary, intents=found, models={}, middle=packed, outside=rest)
 
 
 def _examples(
     grams: Sequence[set[int]], number: Mapping[int, int], rarity: Sequence[float], unknown: float,
-    vectors: Floats | None, rng: np.random.Generator,
+    vectors: Floats | None, n_groups: int, rng: np.random.Generator,
 ) -> Examples:  # fmt: skip
     lengths: list[float] = []
     with_gram: dict[int, list[int]] = {}
@@ -117,23 +130,25 @@ def _examples(
         starts.append(starts[-1] + len(with_gram[n]))
     texts = bytes(text for n in numbers for text in with_gram[n])
     whole = math.sqrt(sum(value * value for value in total.values()))
-    prototypes, centre = _groups(vectors, rng) if vectors is not None else ([], b"")
+    prototypes, centre = ([], b"")
+    if vectors is not None:
+        prototypes, centre = _groups(vectors, n_groups, rng), _packed(_unit(vectors.mean(0)))
     return Examples(
         array("H", numbers).tobytes(), array("H", starts).tobytes(), texts,
         array("f", lengths).tobytes(), whole, centre, prototypes,
     )  # fmt: skip
 
 
-def _groups(vectors: Floats, rng: np.random.Generator) -> tuple[list[bytes], bytes]:
-    """Spherical k-means: the middle of each group, and of all."""
-    n = min(N_PROTOTYPES, len(vectors))
+def _groups(vectors: Floats, n: int, rng: np.random.Generator) -> list[bytes]:
+    """Spherical k-means: the middle of each group."""
+    n = min(n, len(vectors))
     middles = vectors[rng.choice(len(vectors), n, replace=False)]
     for _ in range(N_STEPS):
         group = (vectors @ middles.T).argmax(1)
         for number in range(n):
             if (group == number).any():
                 middles[number] = _unit(vectors[group == number].mean(0))
-    return [_packed(one) for one in middles], _packed(_unit(vectors.mean(0)))
+    return [_packed(one) for one in middles]
 
 
 def _unit(vector: Floats) -> Floats:
@@ -144,24 +159,19 @@ def _packed(vector: Floats) -> bytes:
     return np.clip(np.rint(vector * 127), -127, 127).astype(np.int8).tobytes()
 
 
-def signals_of(
-    answers: Sequence[Answer],
-    vocabulary: Vocabulary,
-    intents: Mapping[str, Examples],
-    middle: bytes = b"",
-) -> tuple[Floats, Floats | None]:
+def signals_of(answers: Sequence[Answer], file: ScopeFile) -> tuple[Floats, Floats | None]:
     """The signals by words, and by words and vectors: float64 [n, n_signals]."""
-    nearness = WordNearness(vocabulary, intents)
-    common = array("f", middle)
+    words = WordNearness(file.vocabulary, file.intents, file.outside)
+    vectors = VectorNearness(file.middle, file.intents, file.outside)
     by_words, by_vectors = [], []
     for one in answers:
-        near = nearness.of(one.text, one.intent)
+        near = words.of(one.text, one.intent)
         if near is None:
             raise InvalidParameter(f"Intent {one.intent[:80]!r} has no example: add some.")
         by_words.append(word_signals(one.probability, one.margin, near))
-        if one.vector is not None and common:
-            found = vector_nearness(centred(one.vector.tolist(), common), intents[one.intent])
-            by_vectors.append([*by_words[-1], *(found or (0.0, 0.0))])
+        found = vectors.of(one.vector.tolist(), one.intent) if one.vector is not None else None
+        if found is not None:
+            by_vectors.append([*by_words[-1], *found])
     is_whole = len(by_vectors) == len(answers)
     return np.array(by_words), np.array(by_vectors) if is_whole and by_vectors else None
 
@@ -171,15 +181,12 @@ def counted(answers: Iterable[Answer]) -> list[Answer]:
     return [one for one in answers if one.wanted is None or one.wanted == one.intent]
 
 
-def domain_gates(
-    answers: Sequence[Answer], vocabulary: Vocabulary, intents: Mapping[str, Examples], middle: bytes = b"",
-    seed: int = 0,
-) -> DomainGates:  # fmt: skip
-    """The gates of a domain, from texts that are none of the examples. Raises: InvalidParameter for too
-    few."""
+def domain_gates(answers: Sequence[Answer], file: ScopeFile, seed: int = 0) -> DomainGates:
+    """The gates of a domain, from texts that are none of the examples of the file. Raises: InvalidParameter for
+    too few."""
     kept = counted(answers)
     is_outside = np.array([one.wanted is None for one in kept], bool)
-    by_words, by_vectors = signals_of(kept, vocabulary, intents, middle)
+    by_words, by_vectors = signals_of(kept, file)
     return gates_from(by_words, is_outside, by_vectors, seed)
 
 
@@ -263,7 +270,7 @@ def outcome(
     """The share of the right answers that are handed on, and that of the texts out of scope."""
     kept = counted(answers)
     is_outside = np.array([one.wanted is None for one in kept], bool)
-    by_words, by_vectors = signals_of(kept, file.vocabulary, file.intents, file.middle)
+    by_words, by_vectors = signals_of(kept, file)
     gate, signals = gates.words, by_words
     if gates.vectors is not None and by_vectors is not None:
         gate, signals = gates.vectors, by_vectors

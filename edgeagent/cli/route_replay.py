@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from edgeagent.cli.shared.options import settings_options
 from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.store import opened
 from edgeagent.cli.shared.terminal import show_table
+from edgeagent.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from edgeagent.routing.training.decision_log import LoggedDecision
@@ -30,10 +33,36 @@ since_option = click.option(
 )  # fmt: skip
 
 
+owner_option = click.option(
+    "--owner", "owners", multiple=True, metavar="OWNER",
+    help="Only decisions for API keys of this owner; may be given again.  Default: of all.",
+)  # fmt: skip
+TOLD_OWNERS = 5
+
+
 def read_log(
-    config: Path | None, flags: dict[str, Any], since: datetime | None = None
+    config: Path | None, flags: dict[str, Any], since: datetime | None = None,
+    owners: Collection[str] = (),
+) -> list[LoggedDecision]:  # fmt: skip
+    """The decisions of this device, or those for some owners. Where several have rated answers it says how
+    many each, since whoever rates much decides much. Raises what opening the store raises."""
+    found = _read(config, flags, since)
+    mine = [one for one in found if not owners or one.owner in owners]
+    if unknown := sorted(set(owners) - {one.owner for one in found}):
+        raise InvalidParameter(
+            f"The log has no decision for keys of {unknown[0][:80]!r}: `edgeagent keys list` shows the owners."
+        )
+    rated = Counter(one.owner for one in mine if one.outcome is not None)
+    if len(rated) > 1:
+        told = ", ".join(f"{name} {n}" for name, n in rated.most_common(TOLD_OWNERS))
+        more = f" and {len(rated) - TOLD_OWNERS} more" if len(rated) > TOLD_OWNERS else ""
+        click.echo(printable(f"rated answers by owner: {told}{more} (--owner chooses)"), err=True)
+    return mine
+
+
+def _read(
+    config: Path | None, flags: dict[str, Any], since: datetime | None
 ) -> list[LoggedDecision]:
-    """The decisions of this device. Raises what opening the store raises."""
     from edgeagent.routing.training.decision_log import logged
     from edgeagent.store import decisions
 
@@ -54,12 +83,14 @@ def read_log(
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE",
               help="Policy to estimate, as `train` and `calibrate` write it.")  # fmt: skip
 @since_option
+@owner_option
 @click.option("--format", "shape", type=click.Choice(["table", "json"]), default="table", show_default=True,
               help="How the estimates are printed.")  # fmt: skip
 @settings_options
 def replay(
-    policy: Path, since: datetime | None, shape: str, config: Path | None, **flags: Any
-) -> None:
+    policy: Path, since: datetime | None, owners: tuple[str, ...], shape: str, config: Path | None,
+    **flags: Any,
+) -> None:  # fmt: skip
     """Estimate what a policy would have reached on the decisions of this device.
 
     The outcome is the feedback on the answers (1 right, 0 wrong), the cost that of their requests. Each
@@ -71,7 +102,7 @@ def replay(
     from edgeagent.routing.training.off_policy import replay as replayed
 
     scorer = read_policy(policy)
-    found = replayed(scorer, read_log(config, flags, since))
+    found = replayed(scorer, read_log(config, flags, since, owners))
     if shape == "json":
         told = {"policy": str(policy), "small": scorer.file.small, "large": scorer.file.large}
         click.echo(json.dumps(_finite(told | found.shown()), indent=2, ensure_ascii=False))

@@ -11,7 +11,7 @@ import click
 
 from edgeagent.cli.keys import as_json_option
 from edgeagent.cli.route_learning import INPUT, ManyFiles, model_options, pairs_of
-from edgeagent.cli.route_replay import read_log, since_option
+from edgeagent.cli.route_replay import owner_option, read_log, since_option
 from edgeagent.cli.route_scope import calibrate_scope
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.errors import InvalidParameter
@@ -33,6 +33,7 @@ from_log_option = click.option(
               help="Texts and how well each model answered them: CSV or JSON lines.")  # fmt: skip
 @from_log_option
 @since_option
+@owner_option
 @model_options
 @click.option("--share", type=click.FloatRange(0, 1), default=0.3, show_default=True, metavar="N",
               help="Share of such texts that the large model is to answer.")  # fmt: skip
@@ -41,8 +42,8 @@ from_log_option = click.option(
 @as_json_option
 @settings_options
 def train(
-    data: tuple[Path, ...], from_log: bool, since: datetime | None, small: str | None, large: str | None,
-    seed: int, share: float, out: Path | None, as_json: bool, config: Path | None, **flags: Any,
+    data: tuple[Path, ...], from_log: bool, since: datetime | None, owners: tuple[str, ...],
+    small: str | None, large: str | None, seed: int, share: float, out: Path | None, as_json: bool, config: Path | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Train a policy on outcomes. The columns of the files have the names of installed models.
 
@@ -54,12 +55,12 @@ def train(
     from edgeagent.routing.training import calibration, trainer
     from edgeagent.routing.training.log_training import train_on_log
 
-    _check_source(data, from_log, since)
+    _check_source(data, from_log, since, owners)
     settings = configured(config, **flags).settings
     path = out or settings.state_dir / POLICY_NAME
     if from_log:
         names = _models(settings.routing, small, large)
-        seen = _observed(config, flags, since, names)
+        seen = _observed(config, flags, since, owners, names)
         texts = trainer.TextMatrix.of_features(seen.features)
         trained = train_on_log(seen, texts, seed)
     else:
@@ -89,6 +90,7 @@ def train(
               help="Texts and how well each model answered them: CSV or JSON lines.")  # fmt: skip
 @from_log_option
 @since_option
+@owner_option
 @click.option("--policy", type=INPUT, metavar="FILE",
               help="Policy to calibrate. Default: that of the settings or of `train`.")  # fmt: skip
 @click.option("--share", type=click.FloatRange(0, 1), metavar="N",
@@ -104,8 +106,8 @@ def train(
 @as_json_option
 @settings_options
 def calibrate(
-    data: tuple[Path, ...], from_log: bool, since: datetime | None, policy: Path | None, share: float | None,
-    quality: float | None, rollback: bool, scope: str | None, domain: str | None, as_json: bool,
+    data: tuple[Path, ...], from_log: bool, since: datetime | None, owners: tuple[str, ...],
+    policy: Path | None, share: float | None, quality: float | None, rollback: bool, scope: str | None, domain: str | None, as_json: bool,
     config: Path | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Fit the probability and the threshold of a policy to outcomes of its two models.
@@ -150,7 +152,7 @@ def calibrate(
             current = read_policy(path)
             names = (current.file.small, current.file.large)
             if from_log:
-                seen = _observed(config, flags, since, names)
+                seen = _observed(config, flags, since, owners, names)
             else:
                 seen = Observations.of_pair(pairs_of(data, (), *names, None)[0])
             made = calibration.calibrated(current, seen, share=share, quality=quality)
@@ -176,11 +178,15 @@ def calibrate(
             click.echo(f"with a probability of their own: {', '.join(told['domains'])}")
 
 
-def _check_source(data: tuple[Path, ...], from_log: bool, since: datetime | None) -> None:
+def _check_source(
+    data: tuple[Path, ...], from_log: bool, since: datetime | None, owners: tuple[str, ...]
+) -> None:
     if bool(data) == from_log:
         raise click.UsageError("Give either --data with files, or --from-log.")
     if since is not None and not from_log:
         raise click.UsageError("--since limits the log: give it with --from-log.")
+    if owners and not from_log:
+        raise click.UsageError("--owner limits the log: give it with --from-log.")
 
 
 def _models(routing: RoutingSettings, small: str | None, large: str | None) -> tuple[str, str]:
@@ -196,12 +202,13 @@ def _models(routing: RoutingSettings, small: str | None, large: str | None) -> t
 
 
 def _observed(
-    config: Path | None, flags: dict[str, Any], since: datetime | None, names: tuple[str, str]
-) -> Observations:
+    config: Path | None, flags: dict[str, Any], since: datetime | None, owners: tuple[str, ...],
+    names: tuple[str, str],
+) -> Observations:  # fmt: skip
     """What the log knows of two models. Raises: InvalidParameter where it knows nothing of them."""
     from edgeagent.routing.training.observations import Observations
 
-    seen = Observations.of_log(read_log(config, flags, since), *names)
+    seen = Observations.of_log(read_log(config, flags, since, owners), *names)
     if not len(seen):
         raise InvalidParameter(
             f"The log has no decision between {names[0]} and {names[1]} with features: route requests to "

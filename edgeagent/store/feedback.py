@@ -8,6 +8,9 @@ from edgeagent.store.connection import StoreConnection
 from edgeagent.store.row_queries import fetch
 
 
+MOST = 32  # of one owner on one object: the newest counts, the others say how it came
+
+
 def add(
     db: StoreConnection,
     owner: str,
@@ -20,7 +23,7 @@ def add(
     correction: str | None = None,
 ) -> None:
     """Store a rating (-1, 0, 1) of a request, response, item or transcript, with a label ("right", "partly",
-    "wrong"), a comment and a better answer."""
+    "wrong"), a comment and a better answer. The oldest beyond `MOST` go."""
     (rowid,) = db.execute(
         "insert into feedback (owner, target_id, rating, label, is_corrected, created_ms) "
         "values (?, ?, ?, ?, ?, ?) returning rowid",
@@ -31,6 +34,11 @@ def add(
             "insert into feedback_content (feedback_rowid, body, correction) values (?, ?, ?)",
             (rowid, comment or "", correction),
         )
+    db.execute(
+        "delete from feedback where rowid in (select rowid from feedback where owner = ? and target_id = ? "
+        "order by rowid desc limit -1 offset ?)",
+        (owner, target_id, MOST),
+    )
 
 
 def of(db: StoreConnection, owner: str, target_id: str) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ CLASSES = (IN_SCOPE, OUTSIDE, SERVICE, GENERAL)
 N_GENERAL = 200
 MAX_TOKENS = 32
 TRIAL_TOKENS = 16
-DOUBTFUL, N_TRIES = "tell me how the tallest tree of the world got its name", 100
+N_TRIES = 400
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def measured(args: Any) -> Json:
                 group = [case for case in every if fold_of(case.item.text) == number]
             with serving(args.models_dir, **part) as daemon:
                 daemon.wait_until_ready()
-                warm_up(daemon, group[0], args)
+                warm_up(daemon, group, args)
                 for kind in CLASSES:
                     if mine := [case for case in group if case.kind == kind]:
                         ask_class(daemon, mine, counted[kind], args)
@@ -245,16 +245,14 @@ def measured(args: Any) -> Json:
     return {"classes": rows, "token_margins": margins}
 
 
-def warm_up(daemon: Served, case: Case, args: Any) -> None:
-    """Load the models, and the encoder that the first text in doubt has loaded."""
-    asked(daemon, [body(args.large, case, max_tokens=1)], 1)
-    doubtful = Case(Item(DOUBTFUL, case.item.domain, OUT_OF_SCOPE), "")
-    for _ in range(N_TRIES):
-        (answer,), _, _ = asked(daemon, [body("auto", doubtful, max_tokens=1, route_trace=True)], 1)
+def warm_up(daemon: Served, group: Sequence[Case], args: Any) -> None:
+    """Load the models, and the encoder, which the first text in doubt has loaded."""
+    asked(daemon, [body(args.large, group[0], max_tokens=1)], 1)
+    for case in [*group[::-1], *group][:N_TRIES]:
+        (answer,), _, _ = asked(daemon, [body("auto", case, max_tokens=1, route_trace=True)], 1)
         if args.gate != "vectors" or "vector near" in json.dumps(answer["edgeagent"]["routing"]):
             return
-        time.sleep(0.2)
-    print("the encoder was not used by the first texts: the figures are of the words alone")
+    print("no text was in doubt before the measurement: the encoder is loaded within it")
 
 
 def show(found: Json) -> None:

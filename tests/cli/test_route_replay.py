@@ -142,6 +142,11 @@ USES = [
     (("train",), "either --data with files, or --from-log"),
     (("train", "--from-log", "--data", "x.csv"), "either --data with files, or --from-log"),
     (("train", "--data", "x.csv", "--since", "2026-01-01"), "give it with --from-log"),
+    (("train", "--data", "x.csv", "--owner", "ann"), "give it with --from-log"),
+    (
+        ("train", "--from-log", "--small", "a", "--large", "b", "--owner", "eve"),
+        "no decision for keys of 'eve'",
+    ),
     (("train", "--from-log", "--since", "soon"), "soon"),
     (("calibrate", "--from-log", "--rollback"), "either --rollback"),
     (("calibrate", "--from-log", "--quality", "0.5", "--share", "0.5"), "at most one of"),

@@ -322,3 +322,22 @@ def test_feedback_is_found_by_its_target(store):
     plan = store.read(lambda db: [row[3] for row in db.execute(sql, values).fetchall()])
     assert any("feedback_target" in step for step in plan)
     assert not any("feedback_owner" in step or step.startswith("SCAN f") for step in plan)
+
+
+def test_ratings_of_one_answer_stay_few_and_the_newest_counts(store):
+    """Who rates an answer over and over fills no disk."""
+
+    def fill(db: Any) -> None:
+        decision(db, 1)
+        for n in range(feedback.MOST + 5):
+            rating = 1 if n % 2 else -1
+            feedback.add(db, "ann", "req_1", rating=rating, comment=f"no {n}", now_ms=NOW)
+        feedback.add(db, "ann", "req_2", rating=1, comment=None, now_ms=NOW)
+
+    do(store, fill)
+    found = store.read(lambda db: feedback.of(db, "ann", "req_1"))
+    assert [one["comment"] for one in found] == [f"no {n}" for n in range(5, feedback.MOST + 5)]
+    (row,) = store.read(decisions.page)
+    assert row["rating"] == found[-1]["rating"] == -1
+    n_kept = store.read(lambda db: db.execute("select count(*) from feedback_content").fetchone())
+    assert n_kept[0] == feedback.MOST and store.read(lambda db: feedback.of(db, "ann", "req_2"))

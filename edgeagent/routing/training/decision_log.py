@@ -22,7 +22,8 @@ _OK = 200
 @dataclass(frozen=True)
 class LoggedDecision:
     """One decision. `outcome` from 0 (wrong) to 1 (right); None: nobody has said. `chances`: the probability
-    of each candidate; None where the choice was not open. `costs` of a request that has succeeded."""
+    of each candidate; None where the choice was not open. `costs` of a request that has succeeded. `owner`
+    of its API key."""
 
     chosen: str
     answered: str
@@ -33,6 +34,7 @@ class LoggedDecision:
     domain: str | None = None
     outcome: float | None = None
     costs: Mapping[str, float] | None = None
+    owner: str = ""
 
 
 def logged(rows: Iterable[Mapping[str, Any]]) -> list[LoggedDecision]:
@@ -48,6 +50,7 @@ def logged(rows: Iterable[Mapping[str, Any]]) -> list[LoggedDecision]:
             domain=row["domain"],
             outcome=outcome_of(row["rating"], row["label"], bool(row["is_corrected"])),
             costs=_costs(row),
+            owner=row["owner"],
         )
         for row in rows
     ]

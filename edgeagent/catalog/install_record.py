@@ -40,8 +40,8 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     others are in the catalog, which a running daemon does not read again. `unmanaged` marks a bare file
     that a user dropped in: nothing about it is known or verified. A LoRA adapter
     names the model that it changes in `base`. A model with `is_part` is a part of others: it is found by its
-    id, listed nowhere, and no client may name it. `engine`: how it is loaded, from the catalog's variant, unless
-    the settings or `edgeagent tune` say otherwise.
+    id, listed nowhere, and no client may name it. `engine`: how it is loaded, from the catalog's variant,
+    unless the settings or `edgeagent tune` say otherwise.
     """
 
     id: str

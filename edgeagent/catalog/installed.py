@@ -317,8 +317,8 @@ class InstalledModels:
         return [self._library.models_dir, self._library.shipped_dir]
 
     def named(self, name: str) -> str:
-        """The model that a request names: what an alias stands for, unless an installed one is called so. Raises:
-        ModelNotFound for a part of other models."""
+        """The model that a request names: what an alias stands for, unless an installed one is called so.
+        Raises: ModelNotFound for a part of other models."""
         if self.part(name) is not None:
             self.find(name)
         if name in self._listing or name in {model.id for model in self.installed()}:

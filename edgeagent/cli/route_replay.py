@@ -50,7 +50,8 @@ def read_log(
     mine = [one for one in found if not owners or one.owner in owners]
     if unknown := sorted(set(owners) - {one.owner for one in found}):
         raise InvalidParameter(
-            f"The log has no decision for keys of {unknown[0][:80]!r}: `edgeagent keys list` shows the owners."
+            f"The log has no decision for keys of {unknown[0][:80]!r}: `edgeagent keys list` shows the "
+            "owners."
         )
     rated = Counter(one.owner for one in mine if one.outcome is not None)
     if len(rated) > 1:

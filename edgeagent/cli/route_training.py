@@ -43,7 +43,8 @@ from_log_option = click.option(
 @settings_options
 def train(
     data: tuple[Path, ...], from_log: bool, since: datetime | None, owners: tuple[str, ...],
-    small: str | None, large: str | None, seed: int, share: float, out: Path | None, as_json: bool, config: Path | None, **flags: Any,
+    small: str | None, large: str | None, seed: int, share: float, out: Path | None, as_json: bool,
+    config: Path | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Train a policy on outcomes. The columns of the files have the names of installed models.
 
@@ -107,7 +108,8 @@ def train(
 @settings_options
 def calibrate(
     data: tuple[Path, ...], from_log: bool, since: datetime | None, owners: tuple[str, ...],
-    policy: Path | None, share: float | None, quality: float | None, rollback: bool, scope: str | None, domain: str | None, as_json: bool,
+    policy: Path | None, share: float | None, quality: float | None, rollback: bool, scope: str | None,
+    domain: str | None, as_json: bool,
     config: Path | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Fit the probability and the threshold of a policy to outcomes of its two models.

@@ -1,9 +1,10 @@
 """Makes the scope gates of the shipped assistants, `edge-assistant.scope`, from the public data sets.
 
-The examples are training texts, those out of scope among them. The gates are fitted on validation texts, since the models were trained on
-the others and are too sure of them; each domain gets a gate, and all domains together. Out of scope are, for
-the assistant domain, CLINC150's own texts, and for the other domains validation texts of intents that are
-nothing like theirs (`datasets.Corpus`). Needs neither torch nor the files of a training.
+The examples are training texts, those out of scope among them. The gates are fitted on validation texts,
+since the models were trained on the others and are too sure of them; each domain gets a gate, and all
+domains together. Out of scope are, for the assistant domain, CLINC150's own texts, and for the other domains
+validation texts of intents that are nothing like theirs (`datasets.Corpus`). Needs neither torch nor the
+files of a training.
 """
 
 from __future__ import annotations

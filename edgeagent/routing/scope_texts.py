@@ -38,10 +38,13 @@ def grams_of(words: Sequence[str]) -> set[int]:
 
 
 class Examples(msgspec.Struct, frozen=True, array_like=True):
-    """The examples of an intent, or texts of none. `grams`: what they consist of, uint16 numbers in the vocabulary, in order;
-    `starts` uint16 where the `texts` (uint8) of each gram begin, and their end. `lengths` float32 of the
-    vectors of the texts, `length` that of the sum of these vectors. `centre` and `prototypes`: int8 vectors
-    of a sentence-embedding model, or empty."""
+    """The examples of an intent, or texts of none.
+
+    `grams`: what they consist of, uint16 numbers in the vocabulary, in order; `starts` uint16 where the
+    `texts` (uint8) of each gram begin, and their end. `lengths` float32 of the vectors of the texts, `length`
+    that of the sum of these vectors. `centre` and `prototypes`: int8 vectors of a sentence-embedding model,
+    or empty.
+    """
 
     grams: bytes
     starts: bytes
@@ -133,8 +136,8 @@ def _likeness(known: Mapping[int, float], examples: Examples) -> list[float]:
 
 
 class VectorNearness:
-    """Compares vectors of texts with those of `intents` and of texts `outside`; `middle`: what all vectors have
-    in common, float32. Any thread may use it."""
+    """Compares vectors of texts with those of `intents` and of texts `outside`; `middle`: what all vectors
+    have in common, float32. Any thread may use it."""
 
     def __init__(
         self, middle: bytes, intents: Mapping[str, Examples], outside: Examples | None
@@ -144,9 +147,9 @@ class VectorNearness:
         self._outside = outside.prototypes if outside is not None else []
 
     def of(self, vector: Sequence[float], intent: str) -> tuple[float, float, float] | None:
-        """Cosines of a vector with the nearest prototypes of the intent (the mean of two), with its centre, and,
-        negative, with the nearest prototypes outside; None where there are no vectors like this one. Takes
-        less than a millisecond."""
+        """Cosines of a vector with the nearest prototypes of the intent (the mean of two), with its centre,
+        and, negative, with the nearest prototypes outside; None where there are no vectors like this one.
+        Takes less than a millisecond."""
         examples = self._intents[intent]
         if not examples.prototypes or len(self._middle) != len(vector):
             return None

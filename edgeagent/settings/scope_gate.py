@@ -14,7 +14,7 @@ class ScopeSettings(SettingsTable):
         "gate too, where it has one; false: by the probability alone",
     )
     max_lost: float = Field(
-        default=0.009,
+        default=0.0075,
         ge=0,
         le=0.05,
         allow_inf_nan=False,
@@ -23,8 +23,8 @@ class ScopeSettings(SettingsTable):
     )
     vectors: bool = Field(
         default=True,
-        description="where the words leave it in doubt, ask the sentence encoder of the assistants too, which "
-        "is loaded into memory that is free; false: the words decide",
+        description="where the words leave it in doubt, ask the sentence encoder of the assistants, too, "
+        "which is loaded into memory that is free; false: the words decide",
     )
     vector_timeout_s: float = Field(
         default=0.3,

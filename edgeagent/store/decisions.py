@@ -63,9 +63,9 @@ _RATED = """(select f.rowid from feedback f where +f.owner = d.owner and f.targe
     (select d.request_id union all select d.response_id
      union all select id from item where response_id = d.response_id)
     order by f.created_ms desc, f.rowid desc limit 1)"""
-PAGE = f"""select d.rowid as at, d.owner, d.domain, d.reason, d.chosen, d.answered, d.default_model, d.chances,
-    d.features, d.created_ms, f.rating, f.label, f.is_corrected, r.status, r.n_prompt, r.n_generated,
-    r.queue_ms, r.ttft_ms, r.total_ms, r.energy_j
+PAGE = f"""select d.rowid as at, d.owner, d.domain, d.reason, d.chosen, d.answered, d.default_model,
+    d.chances, d.features, d.created_ms, f.rating, f.label, f.is_corrected, r.status, r.n_prompt,
+    r.n_generated, r.queue_ms, r.ttft_ms, r.total_ms, r.energy_j
     from decision d left join request r on r.id = d.request_id
     left join feedback f on f.rowid = {_RATED}
     where d.rowid > :after and d.created_ms >= :since order by d.rowid limit :limit"""

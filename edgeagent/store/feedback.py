@@ -7,7 +7,6 @@ from typing import Any
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.row_queries import fetch
 
-
 MOST = 32  # of one owner on one object: the newest counts, the others say how it came
 
 

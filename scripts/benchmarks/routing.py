@@ -1,6 +1,6 @@
 """Routing from end to end: an assistant model first, a chat model for what it leaves open.
 
-    scripts/bench routing [--data ../shared/data] [--gate vectors] [--held-out DIR] [--sample 60] [--json FILE]
+    scripts/bench routing [--data ../shared/data] [--gate words] [--held-out DIR] [--sample 60] [--json FILE]
     scripts/bench routing --decisions        what a decision costs: rules, budgets, a policy, exploration
 
 Texts of CLINC150's validation split with those out of scope, of Banking77 (every tenth, which the assistant

@@ -32,9 +32,9 @@ The base model of own intents (`edgeagent forge new`): a sentence encoder of bro
 pieces, Q4_0, {megabytes}, Apache-2.0.
 
 It is no model to ask by itself, and `edgeagent models list` does not show it: `forge new` adds a linear
-classifier to it, which llama.cpp and numpy compute with no torch, and the scope gate of the assistants compares
-texts by its vectors. How much that is worth is in [RESULTS](../../scripts/benchmarks/RESULTS.md), "Own
-intents" and "Routing".
+classifier to it, which llama.cpp and numpy compute with no torch, and the scope gate of the assistants
+compares texts by its vectors. How much that is worth is in
+[RESULTS](../../scripts/benchmarks/RESULTS.md), "Own intents" and "Routing".
 
 ## How it was made
 

@@ -182,8 +182,8 @@ def counted(answers: Iterable[Answer]) -> list[Answer]:
 
 
 def domain_gates(answers: Sequence[Answer], file: ScopeFile, seed: int = 0) -> DomainGates:
-    """The gates of a domain, from texts that are none of the examples of the file. Raises: InvalidParameter for
-    too few."""
+    """The gates of a domain, from texts that are none of the examples of the file. Raises: InvalidParameter
+    for too few."""
     kept = counted(answers)
     is_outside = np.array([one.wanted is None for one in kept], bool)
     by_words, by_vectors = signals_of(kept, file)

@@ -100,8 +100,9 @@ async def _search(
             f"No file of this model is within the bound; the smallest has {smallest} bytes."
         )
     notes += [
-        f"{n} tensors of the source were rounded to {kind} before: types that hold its grid keep them as "
-        "they are. What that rounding had lost cannot be measured here."
+        f"{n} tensor{'s' * (n > 1)} of the source {'were' if n > 1 else 'was'} rounded to {kind} before: "
+        "types that hold its grid keep the values as they are. What that rounding had lost cannot be "
+        "measured here."
         for kind, n in on_grid.items()
     ]  # fmt: skip
     timed = await speeds(kinds_of(wanted, header)) if options.rates is None else None

@@ -68,12 +68,16 @@ UNMET = 3
 @click.option("--ray-address", metavar="ADDRESS",
               help="The cluster, such as auto for the running one. Default: two workers on this "
               "machine, which disturb each other's timing.")  # fmt: skip
+@click.option("--depth", type=click.IntRange(64, 65536), default=384, show_default=True, metavar="TOKENS",
+              help="How many tokens are in the context when decode rates are timed. The KV cache and flash "
+              "attention count for more with long ones.")  # fmt: skip
 @threads_option
 def optimize(
     model: Path, texts: tuple[Path, ...], held_out: tuple[Path, ...], out: Path, max_size: int | None,
     min_decode: float | None, max_kld: float | None, profile: str | None, n_ctx: int,
     calibration_chunks: int, tuning_chunks: int, held_out_chunks: int, layers_together: int, special: bool,
-    limit_s: float | None, time_again: bool, workers: str, ray_address: str | None, threads: int | None,
+    limit_s: float | None, time_again: bool, workers: str, ray_address: str | None, depth: int,
+    threads: int | None,
 ) -> None:  # fmt: skip
     """Find the smallest loss of quality for MODEL (F16, or the finest file there is) within targets.
 
@@ -101,6 +105,7 @@ def optimize(
         n_threads=n_threads,
         calibration_chunks=calibration_chunks, tuning_chunks=tuning_chunks, held_out_chunks=held_out_chunks,
         layers_together=layers_together, special=special, limit_s=limit_s, time_again=time_again,
+        depth=depth,
     )  # fmt: skip
     with timed_progress() as tell, chosen_workers(workers, ray_address) as over:
         found = asyncio.run(search(model, out, options, tell, over))
@@ -110,7 +115,8 @@ def optimize(
         else f"measured on {device.cpu.model or 'this device'}"
     )
     about = [
-        f"Decode rates are {where}, with {options.n_threads} threads, on {time.strftime('%Y-%m-%d')}.",
+        f"Decode rates are {where}, with {options.n_threads} threads, behind {depth} tokens, on "
+        f"{time.strftime('%Y-%m-%d')}.",
         f"Held-out text: {', '.join(path.name for path in held_out)}, at most {held_out_chunks} chunks of "
         f"{n_ctx} tokens.",
         f"Calibration: {', '.join(path.name for path in texts)}.",

@@ -127,7 +127,8 @@ class Bench:
     async def _rate(self, path: Path) -> dict[str, float]:
         if self.rates is not None:
             shape = from_facts(inspect_apart(path))
-            return {"decode_tok_s": decode_tokens_per_s(shape, self.rates)}
+            depth = self.evaluation.n_prompt
+            return {"decode_tok_s": decode_tokens_per_s(shape, self.rates, depth=depth)}
         rate = await timed_decode(path, self.evaluation)
         values = {"decode_tok_s": rate.tok_s, "others_cores": rate.others_cores}
         types = {tensor.name: tensor.type.name for tensor in read_header(path).tensors}

@@ -55,6 +55,7 @@ class EvaluationOptions:
     """How to measure. `n_runs` 0: no speeds. No `texts`: no perplexity and no divergence.
 
     `special`: recognise the names of special tokens in the texts, as in chats that are written out.
+    `n_prompt`: tokens of the timed prompt, behind which the decoded ones are.
     """
 
     texts: tuple[Path, ...] = ()
@@ -67,6 +68,7 @@ class EvaluationOptions:
     flash_attention: Literal["auto", "on", "off"] = "auto"
     repack: bool = True
     n_batch: int = 512
+    n_prompt: int = PREFILL_TOKENS
 
     def config(self, path: Path, *, is_scoring: bool) -> ScoringConfig:
         return ScoringConfig(
@@ -74,7 +76,7 @@ class EvaluationOptions:
             path=str(path),
             n_threads=self.n_threads,
             n_batch=self.n_batch,
-            n_ctx=self.n_ctx if is_scoring else PREFILL_TOKENS + DECODE_TOKENS,
+            n_ctx=self.n_ctx if is_scoring else self.n_prompt + DECODE_TOKENS,
             kv_type=self.kv_type,
             flash_attention=self.flash_attention,
             repack=self.repack,
@@ -138,7 +140,7 @@ async def time_model(path: Path, options: EvaluationOptions) -> RunFigures:
         await client.time_run(TTFT_TOKENS, 0)
         ttft_s = time.perf_counter() - started
         meter.start()
-        times = await client.time_run(PREFILL_TOKENS, DECODE_TOKENS)
+        times = await client.time_run(options.n_prompt, DECODE_TOKENS)
         used = meter.stop()
         others_cores = watch.others_cores()
     fastest_first = sorted(times.decode_s)
@@ -147,7 +149,7 @@ async def time_model(path: Path, options: EvaluationOptions) -> RunFigures:
     return RunFigures(
         load_ms=client.facts.load_ms,
         rss_bytes=times.rss_bytes,
-        prefill_tok_s=PREFILL_TOKENS / times.prefill_s,
+        prefill_tok_s=options.n_prompt / times.prefill_s,
         decode_tok_s=1 / decode_s,
         ttft_ms=1e3 * ttft_s,
         others_cores=others_cores,

@@ -18,7 +18,7 @@ from edgeagent.optimize.client import ScoringClient, scoring_worker
 from edgeagent.optimize.evaluate import Tell
 from edgeagent.optimize.imatrix_file import ImportanceMatrix, read_imatrix, write_imatrix
 from edgeagent.optimize.protocol import ScoringConfig
-from edgeagent.optimize.texts import Chunk, chunks_of
+from edgeagent.optimize.texts import Chunk, chunks_of, read_text
 
 SAVE_EVERY = 8
 # A text in a language that a vocabulary was not made for falls to pieces of a character or less.
@@ -50,6 +50,8 @@ async def collect(
     `also_checked`: texts that are needed later, so that one that is no use is found now. Raises:
     InvalidParameter for texts that are no use, and for a `target` that was made of others.
     """
+    for path in texts:
+        read_text(path)
     about = [sha256_of(path) for path in texts] + [str((n_ctx, max_chunks, special))]
     data_sha256 = hashlib.sha256(" ".join(about).encode()).hexdigest()
     matrix = _begun(target, sha256_of(model), data_sha256, n_ctx)

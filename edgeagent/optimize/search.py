@@ -81,12 +81,12 @@ async def _search(
     header = read_header(reference)
     evaluation = EvaluationOptions(
         texts=options.held_out, n_ctx=options.n_ctx, max_chunks=options.held_out_chunks,
-        n_threads=options.n_threads, special=options.special,
+        n_threads=options.n_threads, special=options.special, n_prompt=options.depth,
     )  # fmt: skip
 
     async def speeds(kinds: set[str]) -> TypeSpeeds:
         if options.rates is not None:
-            return predicted_speeds(reference, kinds, options.rates)
+            return predicted_speeds(reference, kinds, options.rates, options.depth)
         return await timed_speeds(
             reference, kinds, work, evaluation, journal, tell, time_again=options.time_again
         )

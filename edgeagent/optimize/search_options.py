@@ -8,13 +8,15 @@ from pathlib import Path
 
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.sizing.speed import Rates
+from edgeagent.optimize.evaluate import PREFILL_TOKENS
 from edgeagent.optimize.targets import Targets
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """What is searched with. `rates`: of another device, whose decode rate is predicted; None: this one's,
-    which is measured, and predicted by the speed of each type."""
+    which is measured, and predicted by the speed of each type. `depth`: how many tokens are in the context
+    when it is timed."""
 
     calibration: tuple[Path, ...]
     held_out: tuple[Path, ...]
@@ -29,6 +31,7 @@ class SearchOptions:
     special: bool = False
     limit_s: float | None = None
     time_again: bool = False
+    depth: int = PREFILL_TOKENS
 
 
 def about(source: Path, options: SearchOptions) -> str:
@@ -40,4 +43,6 @@ def about(source: Path, options: SearchOptions) -> str:
             options.held_out_chunks, options.layers_together, options.special, options.rates,
         )
     ]  # fmt: skip
+    if options.depth != PREFILL_TOKENS:
+        parts.append(f"depth {options.depth}")
     return f"search {hashlib.sha256(' '.join(parts).encode()).hexdigest()}"

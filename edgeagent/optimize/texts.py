@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgeagent.durable import open_regular
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize.client import ScoringClient
 
@@ -27,15 +28,13 @@ class Chunk:
 def read_text(path: Path) -> str:
     """A text file in UTF-8, without its last newline, as llama.cpp reads it. Raises: InvalidParameter."""
     try:
-        data = path.read_bytes()
+        with open_regular(path, MAX_TEXT_BYTES) as file:
+            data = file.read()
     except OSError as exc:
         raise InvalidParameter(
-            f"The text {path} cannot be read ({exc.strerror}): check the path."
+            f"The text {path} cannot be read ({exc.strerror}): name a text file of at most "
+            f"{MAX_TEXT_BYTES} bytes."
         ) from exc
-    if len(data) > MAX_TEXT_BYTES:
-        raise InvalidParameter(
-            f"The text {path} has {len(data)} bytes, at most {MAX_TEXT_BYTES} are read: cut it."
-        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as exc:

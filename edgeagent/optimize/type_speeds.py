@@ -21,7 +21,7 @@ from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.speed import Rates, decode_step_s
 from edgeagent.optimize.decode_rates import QUIET_RUNS, timed_decode
-from edgeagent.optimize.evaluate import EvaluationOptions, Tell
+from edgeagent.optimize.evaluate import PREFILL_TOKENS, EvaluationOptions, Tell
 from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.quantize import FIXED_BYTES, entry_bytes, padded, tensor_bytes
 from edgeagent.optimize.sensitivity import quantizable
@@ -81,7 +81,9 @@ async def timed_speeds(
     return speeds_of(header, unmixed(header, {kind: await token_s(kind) for kind in wanted}))
 
 
-def predicted_speeds(reference: Path, kinds: Iterable[str], rates: Rates) -> TypeSpeeds:
+def predicted_speeds(
+    reference: Path, kinds: Iterable[str], rates: Rates, depth: int = PREFILL_TOKENS
+) -> TypeSpeeds:
     """The same for another device, by the formulas of `catalog/sizing`."""
     header, shape = read_header(reference), from_facts(inspect_apart(reference))
 
@@ -94,7 +96,7 @@ def predicted_speeds(reference: Path, kinds: Iterable[str], rates: Rates) -> Typ
             shape, bytes_by_type={kind: int(shape.n_params * per_weight)}, embedding_type=kind,
             embedding_bytes=table,
         )  # fmt: skip
-        return decode_step_s(changed, rates)
+        return decode_step_s(changed, rates, depth=depth)
 
     return speeds_of(header, {kind: token_s(kind) for kind in kinds})
 

@@ -11,12 +11,15 @@ sequence of 256 tokens a batch, as `llama-perplexity -c 256 -b 256` does:
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from edgeagent.catalog.gguf.header import read_header
 from edgeagent.engine.llama.quantization import Quantization, quantize
+from edgeagent.errors import InvalidParameter
+from edgeagent.optimize import texts
 from tests.commands import run_here
 
 pytestmark = pytest.mark.process
@@ -141,3 +144,15 @@ def test_weights_that_are_no_numbers_are_said(tmp_path):
         done.stderr
     )
     assert done.stderr.count("\n") == 1 and [p.name for p in tmp_path.iterdir()] == ["nan.gguf"]
+
+
+def test_a_text_is_a_regular_file_of_a_bounded_size(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe", tmp_path):
+        with pytest.raises(
+            InvalidParameter, match=r"cannot be read .*: name a text file of at most"
+        ):
+            texts.read_text(path)
+    monkeypatch.setattr(texts, "MAX_TEXT_BYTES", 9)
+    with pytest.raises(InvalidParameter, match="the limit is 9"):
+        texts.read_text(TEXT)

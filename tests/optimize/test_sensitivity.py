@@ -227,7 +227,12 @@ def test_the_command_leaves_a_file_a_recipe_a_report_and_a_catalog_entry(found):
     assert all(kinds[name] == kind for name, kind in recipe.tensors.items())
     assert len(set(recipe.tensors.values())) > 1
     page, text = ((out / name).read_text() for name in ("report.html", "report.md"))
-    assert "<svg" in page and "src=" not in page and "predicted for pi5-8gb" in text
+    assert (
+        "<svg" in page
+        and "src=" not in page
+        and "predicted for pi5-8gb" in text
+        and "behind 384" in text
+    )
     assert "| candidate | size MB |" in text
 
 

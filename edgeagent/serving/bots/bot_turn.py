@@ -224,7 +224,7 @@ def of_response(response: dict[str, Any]) -> BotAnswer:
         basis=told["basis"] if told is not None else "model",
         citations=list(cited),
         handover=told["handover"] if told is not None else None,
-        is_sure=told is None or told.get("is_sure", True),
+        is_sure=told is None or told.get("is_sure") is not False,
         evidence=told.get("quote_evidence") if told is not None else None,
     )
 

@@ -127,7 +127,8 @@ class Consultation:
         """What an answer is based on, for its `edgeagent` object. `handover`: to whom the question was handed
         over, or has to be; `handover_fault`: why it could not be. `unsupported`: places in its message whose
         words no passage has. `is_sure`: false where quotes tell little and the message begins by saying so,
-        with `n_preface` characters; `quote_evidence` is what `sure_evidence` is compared with."""
+        with `n_preface` characters, and null where nothing is quoted; `quote_evidence` is what
+        `sure_evidence` is compared with."""
         told: Body = {"handover_fault": self.fault} if self.fault is not None else {}
         if self._quote_evidence is not None:
             told["quote_evidence"] = round(self._quote_evidence, 4)
@@ -136,7 +137,7 @@ class Consultation:
             "evidence": round(self.evidence, 4),
             "n_passages": len(self.passages),
             "handover": self.handover,
-            "is_sure": not self._preface,
+            "is_sure": not self._preface if self.basis in ("quotes", "verbatim") else None,
             "n_preface": len(self._preface),
             "unsupported": self._unsupported,
         }

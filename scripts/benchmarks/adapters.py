@@ -144,12 +144,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as state:
         models, adapters = prepared(args, Path(folder), Path(state))
         names = [args.model, *adapters]
-        n_changes, largest, least = swapped(args, models, adapters)
-        own: dict[str, Any] = {
-            "one context: changes of the adapter": n_changes,
-            "one context: largest difference of a logit to the same adapter": f"{largest:.4f}",
-            "one context: least difference to the model": f"{least:.4f}",
-        }
+        own: dict[str, Any] = {}
+        if adapters:
+            n_changes, largest, least = swapped(args, models, adapters)
+            own = {
+                "one context: changes of the adapter": n_changes,
+                "one context: largest difference of a logit to the same adapter": f"{largest:.4f}",
+                "one context: least difference to the model": f"{least:.4f}",
+            }
         if args.requests == 0:
             return own
         settings = {
@@ -206,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench adapters", description=__doc__)
     parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--adapters", type=int, default=3)
+    parser.add_argument("--adapters", type=int, default=3, help="0: the same with the model alone")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=4.0)
     parser.add_argument("--requests", type=int, default=60)

@@ -220,7 +220,8 @@ def main() -> None:
     own: dict[str, Any] = {"preload": False, "n_threads": args.threads}
     if args.state is not None:
         args.state.mkdir(parents=True, exist_ok=True)
-        own |= {"state_dir": str(args.state), "store_key_file": str(args.state / "bench.key")}
+        key = args.state.with_name(f"{args.state.name}.key")
+        own |= {"state_dir": str(args.state), "store_key_file": str(key)}
     with serving(args.models_dir, **own) as daemon:
         client = Client(daemon.url)
         found = [one for one in cases(client, args) if args.kind is None or args.kind in one.kind]

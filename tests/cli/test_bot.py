@@ -26,7 +26,13 @@ from edgeagent.cli.shared.daemon import refusal_of
 from edgeagent.cli.shared.knowledge_client import KnowledgeClient, LocalFile
 from edgeagent.errors import EdgeAgentError, InvalidParameter, PreviousNotFound
 from edgeagent.serving.bots.bot_file import BotFile, Domain, Handover, Hours, Knowledge, read_bot
-from edgeagent.serving.bots.bot_turn import Basis, BotAnswer, BotDialogue, call_of
+from edgeagent.serving.bots.bot_turn import (
+    Basis,
+    BotAnswer,
+    BotDialogue,
+    call_of,
+    intent_question,
+)
 from edgeagent.serving.bots.slots import SlotRule, slots_of
 
 BOT = BotFile(
@@ -364,3 +370,9 @@ def test_dialogues_propose_what_is_told_as_uncertain() -> None:
     found = proposed_sure([*doubtful, *answered, *others, held(0.9, cites=["a.md"])])
     assert found == (0.71, 5, 5, 2, 5)
     assert str(found).startswith("thresholds.sure = 0.71 would tell 5 of 5 questions")
+
+
+def test_what_is_said_is_stored_only_where_the_bot_learns() -> None:
+    for learns in (False, True):
+        bot = BotFile("x", domain=Domain("own", learns=learns))
+        assert intent_question(bot, "hello").body.get("store", False) is learns

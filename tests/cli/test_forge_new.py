@@ -141,8 +141,9 @@ def test_an_update_learns_corrections_and_can_be_taken_back(
 
     assert intent_of("may my dog come along") == "pets"
     with daemon.client() as client:
-        for text in ("=1+1 boats please", TEXTS["refund"][0]):
-            client.responses.create(model="boat", input=text)
+        client.responses.create(model="boat", input=TEXTS["refund"][0])
+        said = [{"role": "user", "content": "=1+1 boats please"}]
+        client.chat.completions.create(model="boat", messages=said, store=True)
     review = tmp_path / "review.csv"
     done = forge("review", "boat", "--out", review)
     assert done.returncode == 0, done.stderr

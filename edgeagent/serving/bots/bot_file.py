@@ -37,12 +37,14 @@ class Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The model that knows the bot's intents. `answers` are the texts for intents, of several the first whose
     slots are all known; an intent without one is given to the caller as a call. `tools` are the intents that
-    it may choose; empty: all."""
+    it may choose; empty: all. `learns`: what is said is stored, as long as `store.retention` keeps contents,
+    so that `edgeagent forge review` finds what the model should learn."""
 
     model: str
     domain: str | None = None
     answers: dict[str, str | list[str]] = {}
     tools: list[str] = []
+    learns: bool = False
 
 
 class Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -151,10 +151,12 @@ def intent_question(bot: BotFile, text: str) -> Ask:
     metadata = {"calls": "true", "escalate": "false"}
     if bot.domain.domain is not None:
         metadata["domain"] = bot.domain.domain
-    body = {
+    body: dict[str, Any] = {
         "model": bot.domain.model, "messages": [{"role": "user", "content": text}],
         "metadata": metadata,
     }  # fmt: skip
+    if bot.domain.learns:
+        body["store"] = True
     return Ask("/v1/chat/completions", body)
 
 

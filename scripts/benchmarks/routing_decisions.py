@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import tempfile
 import time
@@ -62,20 +63,33 @@ def decision_ms(data: Path) -> Json:
         took.append(1e3 * (time.perf_counter() - started))
     chars = statistics.median(len(text) for text in pair.texts)
     found: Json = {"n": len(took), "median_chars": chars}
-    gate_ms = scored_ms(pair.texts)
-    for name, values in (("wall_ms", took), ("processor_ms", computed), ("gate_ms", gate_ms)):
+    by_words, by_vectors = scored_ms(pair.texts)
+    parts = {
+        "wall_ms": took,
+        "processor_ms": computed,
+        "gate_ms": by_words,
+        "vector_ms": by_vectors,
+    }
+    for name, values in parts.items():
         cuts = statistics.quantiles(values, n=100)
         found[name] = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(values)}
     return found
 
 
-def scored_ms(texts: Sequence[str]) -> list[float]:
-    """Milliseconds of a score by words of the bundled scope gate."""
+def scored_ms(texts: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Milliseconds of scores of the bundled scope gate, by words and by the vector of the text."""
     file = read_scope(shipped_models_dir() / "edge-assistant.scope")
     gate = ScopeGate(file, next(iter(file.models.values())))
-    took: list[float] = []
+    rng = random.Random(0)
+    vector = [rng.gauss(0, 0.05) for _ in range(len(file.middle) // 4)]
+    by_words: list[float] = []
+    by_vectors: list[float] = []
     for text, intent in zip(texts, cycle(sorted(file.intents)), strict=False):
         started = time.perf_counter()
-        gate.score(ALL, text, intent, 0.5, 0.1, 0.01)
-        took.append(1e3 * (time.perf_counter() - started))
-    return took
+        first = gate.score(ALL, text, intent, 0.5, 0.1, 0.01)
+        then = time.perf_counter()
+        assert first is not None
+        gate.with_vector(ALL, intent, first, vector, 0.01)
+        by_words.append(1e3 * (then - started))
+        by_vectors.append(1e3 * (time.perf_counter() - then))
+    return by_words, by_vectors

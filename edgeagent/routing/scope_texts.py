@@ -144,7 +144,9 @@ class VectorNearness:
     ) -> None:
         self._middle = array("f", middle)
         self._intents = intents
-        self._outside = outside.prototypes if outside is not None else []
+        # Products of floats take less time than those of floats and integers.
+        stored = outside.prototypes if outside is not None else []
+        self._outside = [array("f", array("b", one)) for one in stored]
 
     def of(self, vector: Sequence[float], intent: str) -> tuple[float, float, float] | None:
         """Cosines of a vector with the nearest prototypes of the intent (the mean of two), with its centre,
@@ -155,19 +157,19 @@ class VectorNearness:
             return None
         own = centred(vector, self._middle)
         return (
-            _nearest(own, examples.prototypes),
-            _cosine(own, examples.centre),
+            _nearest(own, [array("b", one) for one in examples.prototypes]),
+            _cosine(own, array("b", examples.centre)),
             -_nearest(own, self._outside),
         )
 
 
-def _nearest(vector: Sequence[float], stored: Sequence[bytes]) -> float:
+def _nearest(vector: Sequence[float], stored: Sequence[array[int] | array[float]]) -> float:
     near = sorted((_cosine(vector, one) for one in stored), reverse=True)[:N_PROTOTYPES]
     return sum(near) / max(1, len(near))
 
 
-def _cosine(vector: Sequence[float], stored: bytes) -> float:
-    total: float = sum(map(mul, vector, array("b", stored)))
+def _cosine(vector: Sequence[float], stored: array[int] | array[float]) -> float:
+    total: float = sum(map(mul, vector, stored))
     return total * _STEP
 
 

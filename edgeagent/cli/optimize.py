@@ -68,6 +68,8 @@ UNMET = 3
 @click.option("--ray-address", metavar="ADDRESS",
               help="The cluster, such as auto for the running one. Default: two workers on this "
               "machine, which disturb each other's timing.")  # fmt: skip
+@click.option("--mixtures", metavar="TYPES",
+              help="Mixtures of llama.cpp to measure, such as Q8_0,Q4_K_M; default: twelve.")  # fmt: skip
 @click.option("--depth", type=click.IntRange(64, 65536), default=384, show_default=True, metavar="TOKENS",
               help="How many tokens are in the context when decode rates are timed. The KV cache and flash "
               "attention count for more with long ones.")  # fmt: skip
@@ -76,7 +78,8 @@ def optimize(
     model: Path, texts: tuple[Path, ...], held_out: tuple[Path, ...], out: Path, max_size: int | None,
     min_decode: float | None, max_kld: float | None, profile: str | None, n_ctx: int,
     calibration_chunks: int, tuning_chunks: int, held_out_chunks: int, layers_together: int, special: bool,
-    limit_s: float | None, time_again: bool, workers: str, ray_address: str | None, depth: int,
+    limit_s: float | None, time_again: bool, workers: str, ray_address: str | None, mixtures: str | None,
+    depth: int,
     threads: int | None,
 ) -> None:  # fmt: skip
     """Find the smallest loss of quality for MODEL (F16, or the finest file there is) within targets.
@@ -92,7 +95,7 @@ def optimize(
     """
     from edgeagent.optimize.quantize import check_source
     from edgeagent.optimize.search import search
-    from edgeagent.optimize.search_options import SearchOptions
+    from edgeagent.optimize.search_options import UNIFORM, SearchOptions
     from edgeagent.optimize.targets import Targets
 
     device = probe()
@@ -105,7 +108,7 @@ def optimize(
         n_threads=n_threads,
         calibration_chunks=calibration_chunks, tuning_chunks=tuning_chunks, held_out_chunks=held_out_chunks,
         layers_together=layers_together, special=special, limit_s=limit_s, time_again=time_again,
-        depth=depth,
+        depth=depth, mixtures=tuple(mixtures.upper().split(",")) if mixtures else UNIFORM,
     )  # fmt: skip
     with timed_progress() as tell, chosen_workers(workers, ray_address) as over:
         found = asyncio.run(search(model, out, options, tell, over))

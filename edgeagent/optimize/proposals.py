@@ -34,10 +34,6 @@ from edgeagent.optimize.targets import Targets
 from edgeagent.optimize.texts import chunks_of
 from edgeagent.optimize.type_speeds import TypeSpeeds
 
-# Finest first. Several of them are the same file where rows are no multiples of 256.
-UNIFORM = (
-    "Q8_0", "Q6_K", "Q5_1", "Q5_K_M", "Q5_0", "Q4_1", "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0", "Q3_K_M", "Q2_K",
-)  # fmt: skip
 # Mixed candidates below the largest size that is allowed.
 SHARES_OF_BOUND = (1.0, 0.92, 0.84)
 # Of the time of a token: what is timed later may be this much slower than what the types were.
@@ -52,7 +48,7 @@ async def propose(
     """What is worth measuring, the importance matrix, and how many tensors lie on the grid of each type.
     Without a matrix where no file is within the bound on size: nothing is worth probing then."""
     bound = options.targets.max_bytes
-    uniform = uniform_candidates(reference, header, None)
+    uniform = uniform_candidates(reference, header, None, options.mixtures)
     if bound is not None and bound < smallest_bytes(reference, header, uniform):
         return promising(uniform, options.targets), None, {}
     check_space(work, max(one.n_bytes for one in promising(uniform, options.targets)))
@@ -62,7 +58,7 @@ async def propose(
         max_chunks=options.calibration_chunks, n_threads=options.n_threads, special=options.special,
         also_checked=options.held_out, tell=tell,
     )  # fmt: skip
-    uniform = uniform_candidates(reference, header, importance)
+    uniform = uniform_candidates(reference, header, importance, options.mixtures)
     mixed, costs = await _mixed(
         reference, header, importance, uniform, options, journal, speeds, tell
     )
@@ -75,10 +71,14 @@ def kinds_of(wanted: Sequence[Candidate], header: Header) -> set[str]:
     return {one.types[name] for one in wanted for name in able}
 
 
-def uniform_candidates(reference: Path, header: Header, importance: Path | None) -> list[Candidate]:
-    """One for each mixture that gives a file of its own."""
+def uniform_candidates(
+    reference: Path, header: Header, importance: Path | None, mixtures: Sequence[str]
+) -> list[Candidate]:
+    """One for each mixture that gives a file of its own. Raises: InvalidParameter for an unknown one."""
     found: dict[tuple[str, ...], Candidate] = {}
-    recipes = [Recipe(file_type) for file_type in UNIFORM]
+    recipes = [Recipe(file_type) for file_type in mixtures]
+    for recipe in recipes:
+        recipe.check()
     for recipe, types in zip(recipes, planned(reference, recipes, importance), strict=True):
         key = tuple(sorted(f"{name} {kind}" for name, kind in types.items()))
         size = predicted_bytes(header, types)
@@ -92,6 +92,9 @@ async def _mixed(
 ) -> tuple[list[Candidate], list[TensorCosts]]:  # fmt: skip
     """Mixed precision within the budgets that the targets ask for."""
     fixed = fixed_bytes(reference, header)
+    is_bounded = options.targets.min_decode_tok_s is not None
+    if not (is_bounded or mixed_budgets(options.targets, uniform, fixed, None)):
+        return [], []
     sizes = {tensor.name: tensor.n_elements for tensor in header.tensors}
     groups = groups_of(header, options.layers_together)
     columns = {name: c.tobytes() for name, c in read_imatrix(importance).columns().items()}

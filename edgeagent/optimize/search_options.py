@@ -11,12 +11,17 @@ from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.optimize.evaluate import PREFILL_TOKENS
 from edgeagent.optimize.targets import Targets
 
+# Finest first. Several of them are the same file where rows are no multiples of 256.
+UNIFORM = (
+    "Q8_0", "Q6_K", "Q5_1", "Q5_K_M", "Q5_0", "Q4_1", "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0", "Q3_K_M", "Q2_K",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SearchOptions:
     """What is searched with. `rates`: of another device, whose decode rate is predicted; None: this one's,
     which is measured, and predicted by the speed of each type. `depth`: how many tokens are in the context
-    when it is timed."""
+    when it is timed. `mixtures`: those of llama.cpp that are measured."""
 
     calibration: tuple[Path, ...]
     held_out: tuple[Path, ...]
@@ -32,6 +37,7 @@ class SearchOptions:
     limit_s: float | None = None
     time_again: bool = False
     depth: int = PREFILL_TOKENS
+    mixtures: tuple[str, ...] = UNIFORM
 
 
 def about(source: Path, options: SearchOptions) -> str:

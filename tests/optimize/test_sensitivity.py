@@ -200,7 +200,7 @@ def interrupt_after(n, stage):
 OPTIONS = (
     "--text", LICENSE, "--held-out", LICENSE, "--ctx", 64, "--calibration-chunks", 8, "--tuning-chunks", 2,
     "--held-out-chunks", 2, "--layers-together", 5, "--profile", "pi5-8gb", "--threads", 1,
-    "--max-size", "300kB",
+    "--max-size", "300kB", "--mixtures", "q8_0,q4_0",
 )  # fmt: skip
 
 
@@ -209,7 +209,6 @@ def found(tmp_path_factory, quantized_here):
     """The directory of a finished search by the command, among three candidates, and what it printed."""
     out = tmp_path_factory.mktemp("found")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proposals, "UNIFORM", ("Q8_0", "Q4_0"))
         patch.setattr(proposals, "SHARES_OF_BOUND", (1.0,))
         done = run_here("optimize", TALES, "--out", out, *OPTIONS, "--max-kld", "2")
         assert done.returncode == 0, done.stderr
@@ -240,7 +239,7 @@ def test_an_interrupted_search_ends_with_the_same_file(found, tmp_path):
     out, _ = found
     wanted = SearchOptions(
         (LICENSE,), (LICENSE,), Targets(max_bytes=300_000), n_ctx=64, calibration_chunks=8, tuning_chunks=2,
-        held_out_chunks=2, layers_together=5, rates=rates_of("pi5-8gb"),
+        held_out_chunks=2, layers_together=5, rates=rates_of("pi5-8gb"), mixtures=("Q8_0", "Q4_0"),
     )  # fmt: skip
     with pytest.raises(Interrupted):
         asyncio.run(searching.search(TALES, tmp_path, wanted, interrupt_after(5, "sensitivity")))
@@ -250,6 +249,15 @@ def test_an_interrupted_search_ends_with_the_same_file(found, tmp_path):
     assert (tmp_path / f"{name}.gguf").read_bytes() == (out / f"{name}.gguf").read_bytes()
     assert read_recipe(tmp_path / f"{name}.recipe.toml") == read_recipe(out / f"{name}.recipe.toml")
     assert again.chosen.n_bytes == again.predicted[again.chosen.name]
+
+
+def test_without_sizes_to_aim_at_only_mixtures_are_measured(tmp_path):
+    options = [*OPTIONS[: OPTIONS.index("--max-size")], "--mixtures", "Q4_1"]
+    done = run_here("optimize", TALES, "--out", tmp_path, *options)
+    assert done.returncode == 0 and "Q4_1 meets the targets" in done.stdout, done.stderr
+    assert "probe" not in (tmp_path / "work/journal.jsonl").read_text()
+    done = run_here("optimize", TALES, "--out", tmp_path / "b", *options[:-1], "Q9")
+    assert done.returncode == 2 and "There is no quantization 'Q9'" in done.stderr
 
 
 def test_targets_that_exclude_each_other_are_said(found):

@@ -206,6 +206,7 @@ class ModelPlacer:
             "n_prefixes": 0
             if is_assistant
             else min(engine.n_prefixes, PREFIXES_PER_SEQ * engine.n_seq),
+            "prompts_beside": engine.prompts_beside,
             "prompt_cells": 0 if is_assistant else engine.prompt_cells,  # see _with_prompt_cells
             # In so small a model, waiting at barriers costs more than a second thread saves; a sentence
             # encoder computes many texts at once.

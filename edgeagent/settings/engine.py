@@ -46,6 +46,11 @@ class EngineSettings(SettingsTable):
         description="KV cells, at most a quarter of n_ctx and 64 MiB, in which prompts are computed apart "
         "from running answers, which is faster; longer prompts, and 0: together with them",
     )
+    prompts_beside: bool = Field(
+        default=True,
+        description="with 2 or 3 threads, compute prompts on threads and in cells of their own while answers "
+        "go on, each with `prompt_cells`; false: in turn with all threads",
+    )
     step_budget_ms: float = Field(
         default=150.0,
         ge=5,

@@ -118,6 +118,7 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     speculation: Literal["auto", "off"] = "off"
     cells_on_demand: bool = False
     prompt_cells: int = 0
+    prompts_beside: bool = True
 
     @property
     def n_prompt_cells(self) -> int:
@@ -125,6 +126,12 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
         sequence runs."""
         is_able = self.task == "generate" and not self.reproducible and self.n_seq > 1
         return min(self.prompt_cells, self.n_ctx // 4) // 256 * 256 if is_able else 0
+
+    @property
+    def n_prompt_threads(self) -> int:
+        """Threads that compute prompts beside answers, each with `n_prompt_cells` cells of its own: none where
+        more than a few compute, of which one alone would let a prompt wait too long."""
+        return 2 if self.n_prompt_cells and self.prompts_beside and self.n_threads in (2, 3) else 0
 
     @property
     def is_drafting(self) -> bool:

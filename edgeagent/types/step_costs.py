@@ -17,6 +17,8 @@ class StepCosts(msgspec.Struct, frozen=True, kw_only=True):
 # From this many tokens in a step on, llama.cpp computes attention in tiles of as many queries, below it one
 # query at a time: the cost of a step can fall there (`ggml_fa_tile_config::Q` in ggml-cpu).
 TILE = 64
+# The most tokens of a chunk that is computed beside answers, on one thread.
+MOST_BESIDE = 3 * TILE
 # Fewer tokens of a prompt are computed beside answers at about the same cost as apart from them.
 LEAST_APART = 32
 

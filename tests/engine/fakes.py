@@ -3,6 +3,7 @@ position or sequence changes the text."""
 
 from __future__ import annotations
 
+import threading
 import zlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,8 @@ class FakeRunner:
         self.n_packed = 0
         self.adapter: str | None = None
         self.prompts = None
+        self.prompt_threads = ()
+        self.prompt_ended = threading.Event()
         self._is_aborted = False
 
     def next_token(self, tokens: list[int]) -> int:

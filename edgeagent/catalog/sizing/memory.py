@@ -23,6 +23,7 @@ from typing import Literal
 
 from edgeagent.catalog.sizing.model_shape import ModelShape
 from edgeagent.types.engine_config import DRAFT_OUTPUTS, EngineConfig, Task
+from edgeagent.types.step_costs import MOST_BESIDE
 
 KvType = Literal["f16", "q8_0", "q4_0"]
 
@@ -57,6 +58,7 @@ class WorkerSetup:
     task: Task = "generate"
     is_drafting: bool = False
     prompt_cells: int = 0
+    n_prompt_contexts: int = 1  # each with as many cells
 
     @classmethod
     def of(cls, config: EngineConfig, repacked: frozenset[str]) -> WorkerSetup:
@@ -73,6 +75,7 @@ class WorkerSetup:
             task=config.task,
             is_drafting=config.is_drafting,
             prompt_cells=config.n_prompt_cells,
+            n_prompt_contexts=max(1, config.n_prompt_threads),
         )
 
     @property
@@ -139,11 +142,14 @@ def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
     can_cut = not model.state_width and model.n_caches == 1
     n_own = setup.prompt_cells if setup.task == "generate" and can_cut else 0
     apart = replace(setup, n_ctx=n_own, n_prefixes=0, is_drafting=False)
+    beside = replace(apart, n_batch=min(setup.n_batch, MOST_BESIDE))
+    n_more = setup.n_prompt_contexts - 1 if n_own else 0
     copies = twice if setup.use_mmap else 0
     return WorkerMemory(
         weights_bytes=model.weights_bytes + copies + once,
-        kv_bytes=kv_bytes(model, setup) + (kv_bytes(model, apart) if n_own else 0),
-        compute_bytes=compute_bytes(model, setup) + (compute_bytes(model, apart) if n_own else 0),
+        kv_bytes=kv_bytes(model, setup) + (1 + n_more) * (kv_bytes(model, apart) if n_own else 0),
+        compute_bytes=compute_bytes(model, setup) + (compute_bytes(model, apart) if n_own else 0)
+        + (n_more * compute_bytes(model, beside) if n_more else 0),
         overhead_bytes=BASE_BYTES + VOCABULARY_BYTES_PER_TOKEN * model.n_vocab,
         template_bytes=TEMPLATE_BYTES if model.has_template and setup.task == "generate" else 0,
         repacked_bytes=copies + once,

@@ -25,6 +25,7 @@ from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import KVTransfer
 from edgeagent.engine.batching.prefix_parking import PrefixParking
 from edgeagent.engine.batching.prefix_sharing import find_shared_prefix
+from edgeagent.engine.batching.prompts_beside import PromptsBeside
 from edgeagent.engine.batching.scheduler import StepPlan, pick_victim, plan_step
 from edgeagent.engine.batching.scheduler_views import (
     gives_way_to,
@@ -58,6 +59,8 @@ PATIENCE = 4
 # After 1/SHARE of it an API key without a running answer gets a slot from the key that has the most.
 SHARE = 12
 SHARE_INTERVAL_S = 0.25
+# How long a step without tokens waits for prompts that are computed beside it. Requests that arrive wait, too.
+WAIT_S = 0.01
 
 Refuse = Callable[[int, Exception], None]
 
@@ -99,6 +102,7 @@ class Engine:
         self._running: list[Sequence] = []  # oldest admission first
         self._open: dict[int, int] = {}  # answers still to end, by request
         self.chunks = ChunkChoice(config, can_part=runner.prompts is not None)
+        self._beside = PromptsBeside(runner.prompt_threads, runner.prompt_ended)
         self.probe = StepProbe(self._kv, runner, config.n_batch, self.chunks.longest_s)
         self._threads = ThreadChoice(config.n_threads, adapts=config.adapts_threads)
         self._n_threads, self._chunk_share = config.n_threads, 1.0  # threads of the last step
@@ -200,6 +204,7 @@ class Engine:
     ) -> None:
         """End an answer. Every answer leaves the engine here."""
         seq.decoder.close()
+        self._beside.drop(seq)
         if seq.seq_id is not None:
             self._running.remove(seq)
             is_kept = self._runner.can_trim and error is None and not seq.request.is_forgotten
@@ -299,6 +304,7 @@ class Engine:
 
     def step(self) -> bool:
         """Run one step. False when there was nothing to run."""
+        has_taken = self._take_prompts()
         now = self._clock()
         self._sweep(now)
         self._admit(now)
@@ -307,8 +313,28 @@ class Engine:
         plan = self._plan()
         if plan.n_tokens:
             self._run(plan)
+        elif self._beside.n_busy:
+            self._beside.wait(WAIT_S)
         self._chunk_buffer.flush(len(self._running) + len(self._waiting))
-        return plan.n_tokens > 0 or bool(unfinished)
+        return plan.n_tokens > 0 or bool(unfinished) or has_taken or self._beside.n_busy > 0
+
+    def _take_prompts(self) -> bool:
+        """Go on with the prompts whose chunks ended beside the last steps. False if there were none."""
+        chunks = self._beside.ended()
+        for chunk in chunks:
+            seq, row = chunk.seq, chunk.row
+            n = len(row.tokens)
+            while not self._kv.make_room(n) and seq.seq_id is not None:
+                self._preempt_newest()
+            logits = self._beside.fetch(chunk)
+            if logits is None or seq.seq_id is None:
+                continue
+            self._n_steps += 1
+            logger.debug("beside n=%d first=%d took_ms=%.1f busy=%d", n, row.first_pos, 1e3 * chunk.thread.took_s, self._beside.n_busy)
+            self._outcome.advance([(seq, n)], [row], logits, self._clock())
+            self.estimate.count(n)
+            self.parking.tidy(n, 0)
+        return bool(chunks)
 
     @property
     def _budget_s(self) -> float:
@@ -320,17 +346,22 @@ class Engine:
         while True:
             lanes = lanes_of(self._running, self._runner.max_outputs, self._clock())
             lanes = self._turns.lanes_of_turn(lanes)
+            lanes = self._beside.start(self._running, lanes, self._threads.first)
             limit = self.chunks.limit(lanes, self._running, self._chunk_share)
             plan = plan_step(lanes, self._config.n_batch, limit)
-            if self._kv.make_room(plan.n_tokens):
+            if self._kv.make_room(plan.n_tokens + self._beside.n_reserved):
                 return plan
-            victim = pick_victim([(seq.admission, seq.admission) for seq in self._running])
-            assert victim is not None, "a sequence that is alone fits: checked before it was queued"
-            self._preempt(next(seq for seq in self._running if seq.admission == victim))
+            self._preempt_newest()
+
+    def _preempt_newest(self) -> None:
+        victim = pick_victim([(seq.admission, seq.admission) for seq in self._running])
+        assert victim is not None, "a sequence that is alone fits: checked before it was queued"
+        self._preempt(next(seq for seq in self._running if seq.admission == victim))
 
     def _preempt(self, seq: Sequence, *, keeps_cells: bool = False) -> None:
         """Put a running sequence back into the queue. With `keeps_cells` its cells stay as an idle prefix."""
         assert seq.seq_id is not None
+        self._beside.drop(seq)
         self._running.remove(seq)
         if keeps_cells:
             done, scope = seq.tokens[: seq.n_past], seq.request.spec.scope
@@ -359,7 +390,10 @@ class Engine:
         n_tokens = sum(len(row.tokens) for row in rows)
         size = n_tokens if n_tokens == len(plan.decode) else step_size(n_tokens)
         # Prefill is limited by arithmetic and gains from every thread; only decoding needs a choice.
-        if is_decode:
+        n_beside = self._beside.n_busy
+        if n_beside:
+            self._n_threads = max(1, self._threads.granted - n_beside)
+        elif is_decode:
             self._n_threads = self._threads.pick(size)
         else:
             most = self._threads.granted
@@ -385,11 +419,13 @@ class Engine:
         took = time.perf_counter() - started
         self._n_steps += 1
         self._turns.took(adapter)
-        if is_decode:
+        if is_decode and not n_beside:
             self._threads.observe(size, self._n_threads, took)
             self._speculation.costs.observe(n_tokens, took)
+        if n_beside:
+            logger.debug("amid n_decode=%d n_prefill=%d n_threads=%d took_ms=%.2f", len(plan.decode), plan.n_prefill, self._n_threads, 1e3 * took)
         # A few forced or drafted tokens say nothing about the speed of prefill.
-        if has_prompts or n_tokens == len(plan.decode):
+        if not n_beside and (has_prompts or n_tokens == len(plan.decode)):
             self.chunks.observe(plan, rows, took)
         n_accepted = self._outcome.advance(work, rows, logits, self._clock())
         self._token_gaps.end_step(len(plan.decode), self._clock())

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +16,10 @@ from edgeagent.engine.llama import kv_cells, kv_packing
 from edgeagent.engine.llama.batch import Row, StepAborted
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.prompt_context import PromptContext
+from edgeagent.engine.llama.prompt_thread import PromptThread
 from edgeagent.engine.llama.sampler_chain import Candidates
 from edgeagent.types.engine_config import EngineConfig
+from edgeagent.types.step_costs import MOST_BESIDE
 
 __all__ = ["LlamaRunner", "Row", "Runner", "StepAborted"]
 
@@ -29,6 +33,8 @@ class Runner(Protocol):
     cell_bytes: int
     candidates: Candidates
     prompts: PromptContext | None  # where prompts are computed apart from answers
+    prompt_threads: Sequence[PromptThread]  # and on threads of their own
+    prompt_ended: threading.Event
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
         """Logits: float32 [n_outputs of all rows, n_vocab], in the order of the rows. `n_used` cells are in
@@ -87,9 +93,28 @@ class LlamaRunner:
         self.n_movable = kv_packing.n_movable(llama)
         has_own = config.n_prompt_cells > 0 and self.cell_bytes > 0
         self.prompts = PromptContext(llama, config) if has_own else None
+        self.prompt_ended = threading.Event()
+        self._contexts = [self.prompts] if self.prompts is not None else []
+        if self.prompts is not None and config.n_prompt_threads:
+            n_batch = min(MOST_BESIDE, config.n_batch)
+            self._contexts += [
+                PromptContext(llama, config, n_batch) for _ in range(config.n_prompt_threads - 1)
+            ]
+        self.prompt_threads = [
+            PromptThread(context, self.prompt_ended)
+            for context in self._contexts[: config.n_prompt_threads]
+        ]
         self.wait_briefly = llama.wait_briefly
-        self.arm = llama.arm
-        self.abort = llama.abort
+
+    def arm(self) -> None:
+        self._llama.arm()
+        if self.prompts is not None and not self.prompts.is_running:
+            self.prompts.arm()
+
+    def abort(self) -> None:
+        self._llama.abort()
+        if self.prompts is not None and not self.prompts.is_running:
+            self.prompts.abort()
 
     def use_adapter(self, adapter: str | None) -> None:
         self._llama.adapters.use(self._llama.context, adapter)
@@ -105,12 +130,12 @@ class LlamaRunner:
 
     def trim(self, seq_id: int, n: int) -> None:
         self._llama.trim(seq_id, n)
-        if self.prompts is not None:
-            self.prompts.trim(seq_id, n)
+        for context in self._contexts:
+            context.trim(seq_id, n)
 
     def set_threads(self, n_threads: int) -> None:
         self._llama.set_threads(n_threads)
-        if self.prompts is not None:
+        if self.prompts is not None and not self.prompts.is_running:
             self.prompts.set_threads(n_threads)
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:

@@ -41,7 +41,7 @@ class Llama:
         self._waits = BarrierWaits()
         self.wait_briefly = self._waits.shorten
         self._model = self._load_model(config)
-        self._flag = ctypes.create_string_buffer(b"0", 2)  # of all contexts: one of them runs
+        self._flag = ctypes.create_string_buffer(b"0", 2)
         self.context: Any = None
         self._more_contexts: list[Any] = []
         try:
@@ -101,9 +101,11 @@ class Llama:
         self._make_abortable(params)
         return params
 
-    def new_context(self, config: EngineConfig, **changes: int) -> Any:
-        """One more context of the model, until `close`. `changes` are parameters that differ."""
+    def new_context(self, config: EngineConfig, flag: Any, **changes: int) -> Any:
+        """One more context of the model, until `close`. Its steps end when `flag`, two characters of C, reads
+        1. `changes` are parameters that differ."""
         params = self._context_params(config)
+        self._make_abortable(params, flag)
         for name, value in changes.items():
             setattr(params, name, value)
         context = lib.llama_init_from_model(self._model, params)
@@ -121,11 +123,11 @@ class Llama:
             )
         return context
 
-    def _make_abortable(self, params: Any) -> None:
+    def _make_abortable(self, params: Any, flag: Any = None) -> None:
         # libc's atoi on a one-byte string: C code that reads the flag without taking the GIL.
         libc = ctypes.CDLL(None)
         params.abort_callback = ctypes.cast(libc.atoi, lib.ggml_abort_callback)
-        params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
+        params.abort_callback_data = ctypes.cast(self._flag if flag is None else flag, ctypes.c_void_p)
 
     def _special(self) -> None:
         self.bos = _token(lib.llama_vocab_bos(self._vocab))

@@ -8,13 +8,14 @@ know.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from typing import Any
 
 import numpy as np
 
 from edgeagent.engine.llama import kv_cells
-from edgeagent.engine.llama.batch import Batch, Row, run_batch
+from edgeagent.engine.llama.batch import Batch, Row, StepAborted, run_batch
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EngineFailed, ModelUnusable
@@ -26,19 +27,26 @@ COST_OF_MOVE = 40
 
 
 class PromptContext:
-    """`n_prompt_cells` cells for the prompts that are being computed. Engine thread only.
+    """`n_prompt_cells` cells for the prompts that are being computed, up to `n_batch` tokens in one step.
 
-    It holds copies of what the main cache has, or what it is about to have.
+    It holds copies of what the main cache has, or what it is about to have. Engine thread only, except `run`
+    and `abort`: while `run` is under way on another thread, `is_running` says so, and nobody else touches the
+    cells.
     """
 
-    def __init__(self, llama: Llama, config: EngineConfig) -> None:
+    def __init__(self, llama: Llama, config: EngineConfig, n_batch: int | None = None) -> None:
         self._llama = llama
+        self._flag = ctypes.create_string_buffer(b"0", 2)
+        self.is_running = False
         self._n_cells = config.n_prompt_cells
         self._n_threads = config.n_threads
         self.spare_id = config.n_seq
         self.context = llama.new_context(
             config,
+            self._flag,
             n_ctx=config.n_prompt_cells,
+            n_batch=n_batch or config.n_batch,
+            n_ubatch=n_batch or config.n_batch,
             n_seq_max=config.n_seq + 1,
             n_outputs_max=config.n_seq + 1,
         )
@@ -51,6 +59,9 @@ class PromptContext:
         self._batch = Batch(int(lib.llama_n_batch(self.context)))
         self._free_ids = list(range(config.n_seq))
         self._held: dict[int, tuple[int, int]] = {}  # by main id: id here, number of tokens
+        self._gone_ids: list[int] = []  # given up while a step was running
+        self._rows: list[Row] = []  # of the step that is prepared
+        self._logits: np.ndarray[Any, Any] | None = None  # of the step that has run
         self._store = mmap.mmap(
             -1, mmap.PAGESIZE
         )  # its pages are used again: new ones cost 20 us a cell
@@ -58,10 +69,14 @@ class PromptContext:
     def is_worth(self, row: Row, n_used: int) -> bool:
         """Whether a row costs less here, when all sequences of the main cache use `n_used` cells."""
         n_tokens = len(row.tokens)
-        if n_tokens < LEAST_APART or row.n_outputs > 1 or row.last_pos > self._n_cells:
+        if n_tokens < LEAST_APART or self.is_running or not self.can_take(row):
             return False
-        n_moved = n_tokens if self._length(row.seq_id) == row.first_pos else row.last_pos
+        n_moved = n_tokens if self.length(row.seq_id) == row.first_pos else row.last_pos
         return n_tokens * (n_used - row.first_pos) > COST_OF_MOVE * n_moved
+
+    def can_take(self, row: Row) -> bool:
+        """Whether the cells of a row, and those before it, fit in here."""
+        return row.n_outputs <= 1 and row.last_pos <= self._n_cells
 
     def compute(self, rows: list[Row]) -> np.ndarray[Any, Any] | None:
         """Compute the rows and put their cells into the main cache. Returns logits: float32
@@ -70,40 +85,87 @@ class PromptContext:
 
         Raises: StepAborted, EngineFailed.
         """
-        if not all(self._fetch(row, rows) for row in rows):
+        if not self.prepare(rows):
             return None
+        try:
+            self.run()
+        except EngineFailed:
+            self.give_up()
+            return None
+        except StepAborted:
+            self.give_up()
+            raise
+        return self.deliver()
+
+    def prepare(self, rows: list[Row]) -> bool:
+        """Get ready to run the rows. False where they do not fit."""
+        self._free_gone()
+        if not all(self._fetch(row, rows) for row in rows):
+            return False
+        self._rows = rows
         self._batch.clear()
         for row in rows:
             here, _ = self._held[row.seq_id]
             self._batch.add(here, row.tokens, row.first_pos, n_outputs=row.n_outputs)
+        return True
+
+    def run(self) -> None:
+        """Compute what is prepared. Any thread. Raises: StepAborted, EngineFailed."""
+        self._logits = run_batch(self.context, self._batch, self._llama.n_vocab)
+
+    def deliver(self) -> np.ndarray[Any, Any] | None:
+        """Put the cells of the step that has run into the main cache. Returns as `compute`."""
+        rows, logits = self._rows, self._logits
         is_done = False
         try:
-            logits = run_batch(self.context, self._batch, self._llama.n_vocab)
             is_done = all(map(self._deliver, rows))
-        except EngineFailed:
-            return None
         finally:
-            for row in rows:
-                here, _ = self._held[row.seq_id]
-                self._held[row.seq_id] = here, row.last_pos
-                if row.n_outputs or not is_done:  # the prompt is complete, or a part is missing
-                    self.drop(row.seq_id)
-        if not is_done:
-            for row in rows:
-                self._llama.trim(row.seq_id, row.first_pos)
-            return None
-        return logits
+            self._end_step(is_done)
+        if is_done:
+            return logits
+        for row in rows:
+            self._llama.trim(row.seq_id, row.first_pos)
+        return None
+
+    def give_up(self) -> None:
+        """Forget the step that was prepared: it was aborted, or failed."""
+        self._end_step(is_done=False)
+
+    def _end_step(self, is_done: bool) -> None:
+        for row in self._rows:
+            if row.seq_id not in self._held:
+                continue
+            here, _ = self._held[row.seq_id]
+            self._held[row.seq_id] = here, row.last_pos
+            if row.n_outputs or not is_done:  # the prompt is complete, or a part is missing
+                self.drop(row.seq_id)
+        self._rows = []
+
+    def arm(self) -> None:
+        """Forget an earlier `abort`."""
+        self._flag[0] = b"0"
+
+    def abort(self) -> None:
+        """Interrupt `run` within about 20 ms. Any thread."""
+        self._flag[0] = b"1"
 
     def trim(self, seq_id: int, n: int) -> None:
         """A sequence of the main cache was cut back to its first n tokens."""
-        if self._length(seq_id) > n:
+        if self.length(seq_id) > n:
             self.drop(seq_id)
 
     def drop(self, seq_id: int) -> None:
         found = self._held.pop(seq_id, None)
         if found is not None:
-            self._free_ids.append(found[0])
-            lib.llama_memory_seq_rm(self.memory, found[0], -1, -1)
+            self._gone_ids.append(found[0])
+            if not self.is_running:
+                self._free_gone()
+
+    def _free_gone(self) -> None:
+        for here in self._gone_ids:
+            lib.llama_memory_seq_rm(self.memory, here, -1, -1)
+        self._free_ids += self._gone_ids
+        self._gone_ids.clear()
 
     def clear(self) -> None:
         for seq_id in list(self._held):
@@ -115,12 +177,13 @@ class PromptContext:
         self._n_threads = n_threads
         lib.llama_set_n_threads(self.context, n_threads, n_threads)
 
-    def _length(self, seq_id: int) -> int:
+    def length(self, seq_id: int) -> int:
+        """How many tokens of a sequence of the main cache are here."""
         return self._held[seq_id][1] if seq_id in self._held else 0
 
     def _fetch(self, row: Row, rows: list[Row]) -> bool:
         """Have the cells before a row, and room for its own."""
-        if self._length(row.seq_id) != row.first_pos:
+        if self.length(row.seq_id) != row.first_pos:
             self.drop(row.seq_id)
         wanted = {one.seq_id for one in rows}
         need = sum(one.last_pos for one in rows)

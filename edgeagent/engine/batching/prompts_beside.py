@@ -1,0 +1,116 @@
+"""Prompts that are computed on threads of their own, beside the steps of the engine thread."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeagent.engine.batching.scheduler import MIN_CHUNK, Lane
+from edgeagent.engine.batching.scheduler_views import row_of
+from edgeagent.engine.batching.sequence import Sequence as Answer
+from edgeagent.engine.llama.batch import Row
+from edgeagent.engine.llama.prompt_thread import PromptThread
+from edgeagent.types.step_costs import MOST_BESIDE, TILE
+
+# Tokens of a chunk: whole tiles, as many as take less than a second on slow cores.
+CHUNK = 2 * TILE
+NOTHING: array[int] = array("i")
+
+
+@dataclass(eq=False)
+class Chunk:
+    """A chunk that a thread computes."""
+
+    seq: Answer
+    row: Row
+    thread: PromptThread
+
+
+class PromptsBeside:
+    """Which prompts are computed on which thread. Engine thread only.
+
+    They are used while answers are generated, and where more than one prompt waits: a prompt that is alone is
+    computed sooner by all cores together.
+    """
+
+    def __init__(self, threads: Sequence[PromptThread], ended: threading.Event) -> None:
+        self._threads = threads
+        self._ended = ended
+        self._chunks: dict[int, Chunk] = {}  # by admission
+        self._refused: set[int] = set()  # admissions whose chunks did not fit
+
+    @property
+    def n_busy(self) -> int:
+        return len(self._chunks)
+
+    @property
+    def n_reserved(self) -> int:
+        """Cells that the chunks will need."""
+        return sum(len(chunk.row.tokens) for chunk in self._chunks.values())
+
+    def start(
+        self, running: Iterable[Answer], lanes: list[Lane], n_threads: int
+    ) -> list[Lane]:
+        """Begin chunks for the prompts among `lanes` on threads that are idle, where `n_threads` compute in
+        all. Returns the lanes that are left for the step."""
+        if not self._threads or n_threads < 2:
+            return [lane for lane in lanes if lane.key not in self._chunks]
+        keys = {lane.key for lane in lanes if not lane.is_decoding and lane.adapter is None}
+        able = [seq for seq in running if seq.admission in keys and self._is_able(seq)]
+        if len(able) + len(self._chunks) < 2 and not any(lane.is_answering for lane in lanes):
+            return [lane for lane in lanes if lane.key not in self._chunks]
+        for seq in self._in_turn(able):
+            row = row_of(seq, _size(seq.n_pending), NOTHING)
+            idle = [thread for thread in self._threads if not thread.is_busy]
+            if not idle:
+                break
+            thread = next((one for one in idle if one.holds(row)), idle[0])
+            if thread.start(row):
+                self._chunks[seq.admission] = Chunk(seq, row, thread)
+            else:
+                self._refused.add(seq.admission)
+        waiting = {seq.admission for seq in able} - self._refused | self._chunks.keys()
+        return [lane for lane in lanes if lane.key not in waiting]
+
+    def _in_turn(self, able: Collection[Answer]) -> list[Answer]:
+        return [seq for seq in able if seq.admission not in self._chunks]
+
+    def _is_able(self, seq: Answer) -> bool:
+        least = TILE if seq.is_answering else MIN_CHUNK
+        is_small = seq.n_pending < least or seq.is_scored
+        return not is_small and seq.admission not in self._refused
+
+    def ended(self) -> list[Chunk]:
+        """The chunks that have ended: each is to be fetched."""
+        self._ended.clear()
+        return [chunk for chunk in self._chunks.values() if chunk.thread.has_ended]
+
+    def fetch(self, chunk: Chunk) -> np.ndarray[Any, Any] | None:
+        """The logits of a chunk, whose cells are in the main cache then. None: it is to be computed again."""
+        if self._chunks.pop(chunk.seq.admission, None) is None:
+            return None  # it was dropped
+        logits = chunk.thread.fetch()
+        if logits is None:
+            self._refused.add(chunk.seq.admission)
+        return logits
+
+    def drop(self, seq: Answer) -> None:
+        """A sequence leaves the engine, or has to give up its cells."""
+        self._refused.discard(seq.admission)
+        chunk = self._chunks.pop(seq.admission, None)
+        if chunk is not None:
+            chunk.thread.drop()
+
+    def wait(self, limit_s: float) -> None:
+        """Until a chunk ends."""
+        self._ended.wait(limit_s)
+
+
+def _size(n_pending: int) -> int:
+    """Tokens of the next chunk."""
+    return n_pending if n_pending <= MOST_BESIDE else CHUNK

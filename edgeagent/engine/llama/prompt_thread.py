@@ -1,0 +1,91 @@
+"""A thread that computes prompts in a context of its own, while the engine thread computes answers.
+
+Two threads that each compute alone lose nothing at barriers, and attention wastes no part of its tiles: a
+chunk of 64 tokens costs 5.5 ms of one core for each token, and 3.4 ms of both (SmolLM2-135M, 2 cores of a
+Zen 4). And answers go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from edgeagent.engine.llama.batch import Row, StepAborted
+from edgeagent.engine.llama.prompt_context import PromptContext
+from edgeagent.errors import EngineFailed
+
+class PromptThread:
+    """Runs one chunk of one prompt at a time. Engine thread only; `ended` is set when a chunk has ended."""
+
+    def __init__(self, context: PromptContext, ended: threading.Event) -> None:
+        self.context = context
+        self._ended = ended
+        self._jobs: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._idle = threading.Event()
+        self._idle.set()
+        self._error: Exception | None = None
+        self.took_s = 0.0  # of the last chunk
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a chunk runs, or has run and was not fetched."""
+        return self.context.is_running
+
+    @property
+    def has_ended(self) -> bool:
+        return self.is_busy and self._idle.is_set()
+
+    def holds(self, row: Row) -> bool:
+        """Whether the tokens before a row are in its context already."""
+        return row.first_pos > 0 and self.context.length(row.seq_id) == row.first_pos
+
+    def start(self, row: Row) -> bool:
+        """Begin to compute a row. False where it does not fit."""
+        if not self.context.can_take(row) or not self.context.prepare([row]):
+            return False
+        self.context.set_threads(1)
+        self.context.arm()
+        self.context.is_running = True
+        self._error = None
+        self._idle.clear()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="prompts", daemon=True)
+            self._thread.start()
+        self._jobs.put(None)
+        return True
+
+    def fetch(self) -> np.ndarray[Any, Any] | None:
+        """Put the cells of the chunk that `has_ended` into the main cache, which has room for them. Returns
+        logits as `PromptContext.compute`; None also where the chunk was aborted or failed."""
+        self._idle.wait()
+        self.context.is_running = False
+        if self._error is None:
+            return self.context.deliver()
+        self.context.give_up()
+        if not isinstance(self._error, (StepAborted, EngineFailed)):
+            raise self._error
+        return None
+
+    def drop(self) -> None:
+        """End the chunk that runs and forget it."""
+        self.context.abort()
+        self._idle.wait()
+        self.context.is_running = False
+        self.context.give_up()
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()
+            started = time.perf_counter()
+            try:
+                self.context.run()
+            except Exception as exc:  # raised on the engine thread
+                self._error = exc
+            self.took_s = time.perf_counter() - started
+            self._idle.set()
+            self._ended.set()

@@ -1,0 +1,172 @@
+"""Prompts on threads of their own: texts as the model alone writes them, whatever ends or leaves meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeagent.engine.batching.prompts_beside import CHUNK
+from edgeagent.engine.llama.batch import Row
+from edgeagent.types.step_costs import MOST_BESIDE
+from tests.conftest import n_examples
+from tests.engine.batching.test_engine import Harness
+from tests.engine.fakes import FakeRunner, reference
+
+N_THREADS = 2
+
+
+class SlowThread:
+    """Computes a chunk within `n_polls` looks at it. Its context has `n_cells`."""
+
+    def __init__(self, runner: FakeRunner, n_polls: int, n_cells: int) -> None:
+        self._runner = runner
+        self._n_polls = n_polls
+        self._n_cells = n_cells
+        self._n_left = 0
+        self.row: Row | None = None
+        self.done: list[Row] = []
+        self.n_dropped = 0
+        self.fails = False
+        self.took_s = 0.1
+
+    @property
+    def is_busy(self) -> bool:
+        return self.row is not None
+
+    @property
+    def has_ended(self) -> bool:
+        self._n_left -= 1
+        return self._n_left < 0
+
+    def holds(self, row: Row) -> bool:
+        return bool(self.done) and self.done[-1].seq_id == row.seq_id
+
+    def start(self, row: Row) -> bool:
+        assert self.row is None, "one chunk at a time"
+        if row.last_pos > self._n_cells:
+            return False
+        self.row, self._n_left = row, self._n_polls
+        return True
+
+    def fetch(self) -> np.ndarray[Any, Any] | None:
+        row, self.row = self.row, None
+        assert row is not None
+        self.done.append(row)
+        return None if self.fails else self._runner.run([row])
+
+    def drop(self) -> None:
+        assert self.row is not None
+        self.row = None
+        self.n_dropped += 1
+
+
+class Beside(Harness):
+    """A harness whose engine has two slow threads."""
+
+    def __init__(self, n_cells: int = 4096, n_polls: int = 3, own_cells: int = 512) -> None:
+        self._slow = n_polls, own_cells
+        super().__init__(n_cells, n_threads=N_THREADS, n_batch=64)
+
+    def make_runner(self, n_cells: int, *, can_trim: bool) -> FakeRunner:
+        runner = FakeRunner(n_cells, can_trim=can_trim)
+        self.threads = [SlowThread(runner, *self._slow) for _ in range(2)]
+        runner.prompt_threads = self.threads
+        runner.prompt_ended = threading.Event()
+        runner.prompt_ended.set()  # nobody waits
+        return runner
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for thread in self.threads for row in thread.done]
+
+
+def prompt(seed: int, n: int) -> list[int]:
+    return [(7 * i + 31 * seed) % 90 + 1 for i in range(n)]
+
+
+def test_a_prompt_that_is_alone_is_computed_by_all_threads():
+    harness = Beside()
+    harness.submit(1, prompt(1, 100))
+    harness.finish()
+    assert harness.rows == []
+    assert harness.tokens(1) == reference(prompt(1, 100), 8)
+
+
+def test_answers_go_on_while_a_prompt_is_computed():
+    harness = Beside()
+    harness.submit(1, prompt(1, 5), max_new=40, ignore_eos=True)
+    harness.engine.step()
+    harness.submit(2, prompt(2, 300))
+    harness.engine.step()
+    assert any(thread.is_busy for thread in harness.threads)
+    n_before = len(harness.runner.steps)
+    harness.engine.step()
+    assert [[len(row.tokens) for row in step] for step in harness.runner.steps[n_before:]] == [[1]]
+    harness.finish()
+    assert [len(row.tokens) for row in harness.rows] == [CHUNK, 300 - CHUNK]
+    assert harness.tokens(2) == reference(prompt(2, 300), 8)
+
+
+def test_prompts_that_arrive_together_are_computed_at_once():
+    harness = Beside()
+    for i in range(2):
+        harness.submit(i, prompt(i, 50))
+    harness.engine.step()
+    assert all(thread.is_busy for thread in harness.threads)
+    harness.finish()
+    assert [harness.tokens(i) for i in range(2)] == [reference(prompt(i, 50), 8) for i in range(2)]
+
+
+@pytest.mark.parametrize("why", ["too long", "fails"])
+def test_what_a_thread_cannot_compute_is_computed_in_turn(why: str):
+    harness = Beside(own_cells=40 if why == "too long" else 512)
+    for thread in harness.threads:
+        thread.fails = why == "fails"
+    for i in range(3):
+        harness.submit(i, prompt(i, 60))
+    harness.finish()
+    assert [harness.tokens(i) for i in range(3)] == [reference(prompt(i, 60), 8) for i in range(3)]
+
+
+def test_one_that_is_cancelled_gives_its_thread_back():
+    harness = Beside(n_polls=1000)
+    harness.submit(0, prompt(0, 5), max_new=30, ignore_eos=True)
+    harness.engine.step()
+    request = harness.submit(1, prompt(1, 60))
+    harness.engine.step()
+    request.is_cancelled = True
+    harness.finish()
+    assert harness.ends[1, 0].finish == "cancelled"
+    assert sum(thread.n_dropped for thread in harness.threads) == 1
+    assert not any(thread.is_busy for thread in harness.threads)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2 * MOST_BESIDE), st.integers(0, 12)), min_size=1, max_size=7),
+    st.integers(0, 6),
+    st.sampled_from([600, 900, 4096]),
+    st.data(),
+)
+@settings(max_examples=n_examples(30), deadline=None)
+def test_texts_do_not_depend_on_threads(requests, n_polls: int, n_cells: int, data) -> None:
+    """Requests come some steps apart, some are cancelled, and in a small cache some are preempted."""
+    harness = Beside(n_cells, n_polls)
+    cancelled = set()
+    for number, (n, n_steps) in enumerate(requests):
+        request = harness.submit(number, prompt(number % 3, n), scope=str(number % 2))
+        for _ in range(n_steps):
+            harness.engine.step()
+        if data.draw(st.integers(0, 5)) == 0:
+            request.is_cancelled = True
+            cancelled.add(number)
+    harness.finish()
+    for number, (n, _) in enumerate(requests):
+        wanted = reference(prompt(number % 3, n), 8)
+        found = harness.tokens(number)
+        assert found == wanted[: len(found)] if number in cancelled else found == wanted
+    assert not any(thread.is_busy for thread in harness.threads)

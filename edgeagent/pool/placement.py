@@ -168,17 +168,18 @@ class ModelPlacer:
         return Placement(EngineClient, config, need_bytes, words, displaces=not model.is_part)
 
     def _with_prompt_cells(self, config: EngineConfig, model: ModelShape) -> EngineConfig:
-        """With as many cells for prompts as take little memory, and none where they could push out another
-        model."""
+        """With as many cells for prompts as take little memory: in one context, or none, where two could push
+        out another model."""
         per_cell = max(1.0, kv_bytes_per_cell(model, config.kv_type))
         able = msgspec.structs.replace(
             config, prompt_cells=min(config.prompt_cells, int(PROMPT_BYTES / per_cell))
         )
-        need_bytes = worker_memory(model, WorkerSetup.of(able, self._repacked)).total_bytes
         budget = self._settings.pool.ram_budget_bytes
-        if budget is not None and need_bytes > PROMPT_SHARE * budget:
-            return msgspec.structs.replace(config, prompt_cells=0)
-        return able
+        for one in (able, msgspec.structs.replace(able, prompts_beside=False)):
+            need_bytes = worker_memory(model, WorkerSetup.of(one, self._repacked)).total_bytes
+            if budget is None or need_bytes <= PROMPT_SHARE * budget:
+                return one
+        return msgspec.structs.replace(config, prompt_cells=0)
 
     def _adapter_files(self, adapters: Sequence[InstalledModel]) -> tuple[AdapterFile, ...]:
         """The files of a model's adapters, checked as the model's own. One that is not the approved one is

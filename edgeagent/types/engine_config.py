@@ -85,7 +85,8 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     bf16: see `engine.llama.BF16`. `adapts_threads`: use fewer threads than allowed where that is measured
     to be faster. `speculation` "auto": compute likely tokens ahead where that is measured to pay; not where
     texts are `reproducible`. `cells_on_demand`: take memory for KV cells once they are used. `prompt_cells`:
-    KV cells of a context in which prompts are computed apart from running answers; 0: none. `identity` is
+    KV cells of a context in which prompts are computed apart from running answers; 0: none. `prompts_beside`:
+    on threads of their own, where there are few. `identity` is
     the state of the file that was found good, None for any. `adapters` are loaded with the model, and each
     request may name one. For the tasks "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most
     texts of one step.

@@ -12,6 +12,7 @@ NAMES = {
     "compare": "another version of edgeagent against this one: rates, memory, start",
     "peers": "llama-server of the same llama.cpp beside this: eight workloads, memory",
     "apart": "prompts beside running answers, in the cache of all and in a context of their own",
+    "beside": "two threads that compute together, and two that each compute their own part",
     "cells": "what idle cells of the KV cache cost each step, and what moving them costs",
     "steps": "what steps were expected to cost, against what they took",
     "simulate": "recorded arrivals against the cost curves of devices, by policy of chunks",

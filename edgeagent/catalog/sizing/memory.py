@@ -148,7 +148,8 @@ def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
     return WorkerMemory(
         weights_bytes=model.weights_bytes + copies + once,
         kv_bytes=kv_bytes(model, setup) + (1 + n_more) * (kv_bytes(model, apart) if n_own else 0),
-        compute_bytes=compute_bytes(model, setup) + (compute_bytes(model, apart) if n_own else 0)
+        compute_bytes=compute_bytes(model, setup)
+        + (compute_bytes(model, apart) if n_own else 0)
         + (n_more * compute_bytes(model, beside) if n_more else 0),
         overhead_bytes=BASE_BYTES + VOCABULARY_BYTES_PER_TOKEN * model.n_vocab,
         template_bytes=TEMPLATE_BYTES if model.has_template and setup.task == "generate" else 0,

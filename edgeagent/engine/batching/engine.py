@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.engine.batching.adapter_turns import AdapterTurns
+from edgeagent.engine.batching.admission import Admission
 from edgeagent.engine.batching.backlog import Backlog
 from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Emit
 from edgeagent.engine.batching.chunk_choice import ChunkChoice
@@ -24,17 +25,9 @@ from edgeagent.engine.batching.inter_token_latency import TokenGaps
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import KVTransfer
 from edgeagent.engine.batching.prefix_parking import PrefixParking
-from edgeagent.engine.batching.prefix_sharing import find_shared_prefix
 from edgeagent.engine.batching.prompts_beside import PromptsBeside
 from edgeagent.engine.batching.scheduler import StepPlan, pick_victim, plan_step
-from edgeagent.engine.batching.scheduler_views import (
-    gives_way_to,
-    lanes_of,
-    row_of,
-    take_next,
-    takeovers,
-    yielding_to,
-)
+from edgeagent.engine.batching.scheduler_views import lanes_of, row_of
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.speculation import Speculation
 from edgeagent.engine.batching.step_outcome import StepOutcome
@@ -51,15 +44,7 @@ from edgeagent.types.worker_config import ComputeLimits
 
 logger = logging.getLogger(__name__)
 
-# Cells kept free for each running sequence when another is admitted, so that it is not preempted after a
-# few tokens.
-HEADROOM_CELLS = 32
-# After 1/PATIENCE of `queue_timeout_s` a request precedes all that arrive later, whatever their priority.
-PATIENCE = 4
-# After 1/SHARE of it an API key without a running answer gets a slot from the key that has the most.
-SHARE = 12
-SHARE_INTERVAL_S = 0.25
-# How long a step without tokens waits for prompts that are computed beside it. Requests that arrive wait, too.
+# How long a step without tokens waits for prompts that are computed beside it, and requests with it.
 WAIT_S = 0.01
 
 Refuse = Callable[[int, Exception], None]
@@ -101,13 +86,20 @@ class Engine:
         self._waiting = Backlog(config, self.estimate)
         self._running: list[Sequence] = []  # oldest admission first
         self._open: dict[int, int] = {}  # answers still to end, by request
+        self._admission = Admission(
+            config, self._kv, self.parking, self._waiting, self._running,
+            can_trim=runner.can_trim, preempt=self._preempt, start=self._start,
+        )  # fmt: skip
         self.chunks = ChunkChoice(config, can_part=runner.prompts is not None)
         self._beside = PromptsBeside(runner.prompt_threads, runner.prompt_ended)
         self.probe = StepProbe(self._kv, runner, config.n_batch, self.chunks.longest_s)
-        self._threads = ThreadChoice(config.n_threads, adapts=config.adapts_threads)
+        self._threads = ThreadChoice(
+            config.n_threads,
+            adapts=config.adapts_threads,
+            can_halve=bool(runner.prompt_threads),
+        )
         self._n_threads, self._chunk_share = config.n_threads, 1.0  # threads of the last step
         self._n_admissions = self._n_steps = self._n_preempted = 0
-        self._next_share_s = 0.0
         self._token_gaps = TokenGaps()
         self._turns = AdapterTurns()
         speculation = speculation or Speculation(config.is_drafting and runner.can_trim)
@@ -230,61 +222,6 @@ class Engine:
 
     # --- admission
 
-    def _admit(self, now: float) -> None:
-        """Give waiting sequences a slot, in the order of `pick_waiting`.
-
-        A sequence whose prefix a running one is computing is skipped until it can share the prefix. A
-        sequence for which there are not enough cells ends the admission: if others overtook it, it could
-        wait for ever.
-        """
-        if not self._waiting:
-            return
-        if len(self._running) < self._config.n_seq:
-            candidates = list(self._waiting)
-        elif not (candidates := self._urgent()):
-            self._make_way(now)
-            return
-        patience_s = self._config.queue_timeout_s / PATIENCE
-        while candidates and len(self._running) < self._config.n_seq:
-            seq = take_next(candidates, self._running, now, patience_s)
-            match, is_idle, must_wait = find_shared_prefix(
-                seq, self._running, self._kv, can_trim=self._runner.can_trim
-            )
-            if must_wait:
-                continue
-            need = len(seq.tokens) - match.n + HEADROOM_CELLS * (1 + len(self._running))
-            room = self._kv.n_free + self._kv.n_evictable() - (match.n if is_idle else 0)
-            if room < need and self._running:
-                if (victim := gives_way_to(seq, self._running)) is None:
-                    return
-                self._preempt(victim, keeps_cells=self._runner.can_trim)
-                candidates = [seq]
-                continue
-            match = self.parking.recall(seq, match)
-            seq_id = self._kv.acquire(match)
-            if seq_id is None:
-                return
-            self._waiting.remove(seq)
-            seq.is_protected = any(other.request.rank > seq.request.rank for other in candidates)
-            self._start(seq, seq_id, match.n, now)
-
-    def _urgent(self) -> list[Sequence]:
-        """Waiting sequences for which others of a lower class gave up their slots just now."""
-        found = takeovers(self._waiting, self._running)
-        for _, victim in found:
-            self._preempt(victim, keeps_cells=self._runner.can_trim)
-        return [seq for seq, _ in found]
-
-    def _make_way(self, now: float) -> None:
-        """Take a slot from the API key that has the most, for a waiting one that has none."""
-        if now < self._next_share_s:
-            return
-        self._next_share_s = now + SHARE_INTERVAL_S
-        limit_s = self._config.queue_timeout_s
-        seq = yielding_to(self._waiting, self._running, now, limit_s / PATIENCE, limit_s / SHARE)
-        if seq is not None:
-            self._preempt(seq, keeps_cells=self._runner.can_trim)
-
     def _start(self, seq: Sequence, seq_id: int, n_shared: int, now: float) -> None:
         seq.seq_id = seq_id
         seq.n_past = n_shared
@@ -307,7 +244,7 @@ class Engine:
         has_taken = self._take_prompts()
         now = self._clock()
         self._sweep(now)
-        self._admit(now)
+        self._admission.admit(now)
         unfinished = [seq for seq in self._running if seq.decoder.is_drawing]
         self._outcome.resume(unfinished, now)
         plan = self._plan()
@@ -330,7 +267,6 @@ class Engine:
             if logits is None or seq.seq_id is None:
                 continue
             self._n_steps += 1
-            logger.debug("beside n=%d first=%d took_ms=%.1f busy=%d", n, row.first_pos, 1e3 * chunk.thread.took_s, self._beside.n_busy)
             self._outcome.advance([(seq, n)], [row], logits, self._clock())
             self.estimate.count(n)
             self.parking.tidy(n, 0)
@@ -389,17 +325,16 @@ class Engine:
         has_prompts = any(not by_key[key].is_answering for key, _ in plan.prefill)
         n_tokens = sum(len(row.tokens) for row in rows)
         size = n_tokens if n_tokens == len(plan.decode) else step_size(n_tokens)
-        # Prefill is limited by arithmetic and gains from every thread; only decoding needs a choice.
         n_beside = self._beside.n_busy
         if n_beside:
-            self._n_threads = max(1, self._threads.granted - n_beside)
+            n_threads = max(1, self._threads.granted - n_beside)
         elif is_decode:
-            self._n_threads = self._threads.pick(size)
-        else:
-            most = self._threads.granted
-            self._n_threads = most if has_prompts else self._threads.usual(len(work))
+            n_threads = self._threads.pick(size)
+        else:  # limited by arithmetic, which gains from every thread
+            n_threads = self._threads.granted if has_prompts else self._threads.usual(len(work))
+        self._n_threads = n_threads or self._threads.granted
         adapter = work[0][0].adapter  # of all of them
-        self._runner.set_threads(self._n_threads)
+        self._runner.set_threads(n_threads)
         self._runner.arm()
         self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
         started = time.perf_counter()
@@ -420,10 +355,8 @@ class Engine:
         self._n_steps += 1
         self._turns.took(adapter)
         if is_decode and not n_beside:
-            self._threads.observe(size, self._n_threads, took)
+            self._threads.observe(size, n_threads, took)
             self._speculation.costs.observe(n_tokens, took)
-        if n_beside:
-            logger.debug("amid n_decode=%d n_prefill=%d n_threads=%d took_ms=%.2f", len(plan.decode), plan.n_prefill, self._n_threads, 1e3 * took)
         # A few forced or drafted tokens say nothing about the speed of prefill.
         if not n_beside and (has_prompts or n_tokens == len(plan.decode)):
             self.chunks.observe(plan, rows, took)

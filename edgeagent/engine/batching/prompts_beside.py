@@ -53,9 +53,7 @@ class PromptsBeside:
         """Cells that the chunks will need."""
         return sum(len(chunk.row.tokens) for chunk in self._chunks.values())
 
-    def start(
-        self, running: Iterable[Answer], lanes: list[Lane], n_threads: int
-    ) -> list[Lane]:
+    def start(self, running: Iterable[Answer], lanes: list[Lane], n_threads: int) -> list[Lane]:
         """Begin chunks for the prompts among `lanes` on threads that are idle, where `n_threads` compute in
         all. Returns the lanes that are left for the step."""
         if not self._threads or n_threads < 2:

@@ -127,7 +127,9 @@ class Llama:
         # libc's atoi on a one-byte string: C code that reads the flag without taking the GIL.
         libc = ctypes.CDLL(None)
         params.abort_callback = ctypes.cast(libc.atoi, lib.ggml_abort_callback)
-        params.abort_callback_data = ctypes.cast(self._flag if flag is None else flag, ctypes.c_void_p)
+        params.abort_callback_data = ctypes.cast(
+            self._flag if flag is None else flag, ctypes.c_void_p
+        )
 
     def _special(self) -> None:
         self.bos = _token(lib.llama_vocab_bos(self._vocab))

@@ -31,11 +31,19 @@ class PromptContext:
 
     It holds copies of what the main cache has, or what it is about to have. Engine thread only, except `run`
     and `abort`: while `run` is under way on another thread, `is_running` says so, and nobody else touches the
-    cells.
+    cells. `keeps` those of prompts that are complete, whose answers it may compute.
     """
 
-    def __init__(self, llama: Llama, config: EngineConfig, n_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        llama: Llama,
+        config: EngineConfig,
+        n_batch: int | None = None,
+        *,
+        keeps: bool = False,
+    ) -> None:
         self._llama = llama
+        self._keeps = keeps
         self._flag = ctypes.create_string_buffer(b"0", 2)
         self.is_running = False
         self._n_cells = config.n_prompt_cells
@@ -137,9 +145,22 @@ class PromptContext:
                 continue
             here, _ = self._held[row.seq_id]
             self._held[row.seq_id] = here, row.last_pos
-            if row.n_outputs or not is_done:  # the prompt is complete, or a part is missing
+            if not is_done or (
+                row.n_outputs and not self._keeps
+            ):  # a part is missing, or none follows
                 self.drop(row.seq_id)
         self._rows = []
+
+    def half_of(self, rows: list[Row]) -> list[Row]:
+        """The half of some rows whose cells it has already, or can get."""
+        able = sorted(rows, key=lambda row: self.length(row.seq_id) - row.first_pos, reverse=True)
+        half: set[int] = set()
+        n_left = self._n_cells
+        for row in able:
+            if len(half) < (len(rows) + 1) // 2 and row.last_pos <= n_left:
+                half.add(row.seq_id)
+                n_left -= row.last_pos
+        return [row for row in rows if row.seq_id in half]
 
     def arm(self) -> None:
         """Forget an earlier `abort`."""
@@ -151,8 +172,14 @@ class PromptContext:
 
     def trim(self, seq_id: int, n: int) -> None:
         """A sequence of the main cache was cut back to its first n tokens."""
-        if self.length(seq_id) > n:
+        if self.length(seq_id) <= n:
+            return
+        if n == 0 or self.is_running:
             self.drop(seq_id)
+            return
+        here, _ = self._held[seq_id]
+        lib.llama_memory_seq_rm(self.memory, here, n, -1)
+        self._held[seq_id] = here, n
 
     def drop(self, seq_id: int) -> None:
         found = self._held.pop(seq_id, None)
@@ -183,21 +210,27 @@ class PromptContext:
 
     def _fetch(self, row: Row, rows: list[Row]) -> bool:
         """Have the cells before a row, and room for its own."""
-        if self.length(row.seq_id) != row.first_pos:
+        n_have = self.length(row.seq_id)
+        if n_have > row.first_pos:
             self.drop(row.seq_id)
+            n_have = 0
         wanted = {one.seq_id for one in rows}
         need = sum(one.last_pos for one in rows)
-        for seq_id in [seq_id for seq_id in self._held if seq_id not in wanted]:
-            if need + sum(n for _, n in self._held.values()) > self._n_cells or not self._free_ids:
-                self.drop(seq_id)
+        others = {seq_id: n for seq_id, (_, n) in self._held.items() if seq_id not in wanted}
+        while others and (need + sum(others.values()) > self._n_cells or not self._free_ids):
+            seq_id = next(iter(others))
+            del others[seq_id]
+            self.drop(seq_id)
         if need > self._n_cells:
             return False
-        if row.seq_id in self._held:
-            return True
-        here = self._free_ids[-1]
-        if row.first_pos and not self._move(self._llama, row.seq_id, self, here, 0, row.first_pos):
+        here = self._held[row.seq_id][0] if row.seq_id in self._held else self._free_ids[-1]
+        if n_have < row.first_pos and not self._move(
+            self._llama, row.seq_id, self, here, n_have, row.first_pos
+        ):
             return False
-        self._held[row.seq_id] = self._free_ids.pop(), row.first_pos
+        if self._held.pop(row.seq_id, None) is None:
+            self._free_ids.pop()
+        self._held[row.seq_id] = here, row.first_pos  # the last to make room for others
         return True
 
     def _deliver(self, row: Row) -> bool:

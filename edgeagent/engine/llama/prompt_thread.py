@@ -18,8 +18,10 @@ from edgeagent.engine.llama.batch import Row, StepAborted
 from edgeagent.engine.llama.prompt_context import PromptContext
 from edgeagent.errors import EngineFailed
 
+
 class PromptThread:
-    """Runs one chunk of one prompt at a time. Engine thread only; `ended` is set when a chunk has ended."""
+    """Runs one chunk at a time: some tokens of a prompt, or the next ones of answers. Engine thread only;
+    `ended` is set when a chunk has ended."""
 
     def __init__(self, context: PromptContext, ended: threading.Event) -> None:
         self.context = context
@@ -44,9 +46,9 @@ class PromptThread:
         """Whether the tokens before a row are in its context already."""
         return row.first_pos > 0 and self.context.length(row.seq_id) == row.first_pos
 
-    def start(self, row: Row) -> bool:
-        """Begin to compute a row. False where it does not fit."""
-        if not self.context.can_take(row) or not self.context.prepare([row]):
+    def start(self, *rows: Row) -> bool:
+        """Begin to compute rows. False where they do not fit."""
+        if not all(map(self.context.can_take, rows)) or not self.context.prepare(list(rows)):
             return False
         self.context.set_threads(1)
         self.context.arm()

@@ -1,4 +1,4 @@
-"""Prompts on threads of their own: texts as the model alone writes them, whatever ends or leaves meanwhile."""
+"""Prompts on threads of their own: texts as the model alone writes them, whatever ends meanwhile."""
 
 from __future__ import annotations
 
@@ -147,7 +147,9 @@ def test_one_that_is_cancelled_gives_its_thread_back():
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 2 * MOST_BESIDE), st.integers(0, 12)), min_size=1, max_size=7),
+    st.lists(
+        st.tuples(st.integers(1, 2 * MOST_BESIDE), st.integers(0, 12)), min_size=1, max_size=7
+    ),
     st.integers(0, 6),
     st.sampled_from([600, 900, 4096]),
     st.data(),

@@ -44,8 +44,8 @@ class EngineSettings(SettingsTable):
         ge=0,
         le=1 << 20,
         description="KV cells, at most a quarter of n_ctx and 64 MiB, in which prompts are computed apart "
-        "from running answers, which is faster; longer prompts, and 0: together with them. Twice as many with "
-        "prompts_beside",
+        "from running answers, which is faster; longer prompts, and 0: together with them. Twice as many "
+        "with prompts_beside",
     )
     prompts_beside: bool = Field(
         default=True,

@@ -130,8 +130,8 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
 
     @property
     def n_prompt_threads(self) -> int:
-        """Threads that compute prompts beside answers, each with `n_prompt_cells` cells of its own: none where
-        more than a few compute, of which one alone would let a prompt wait too long."""
+        """Threads that compute prompts beside answers, each with `n_prompt_cells` cells: none where more than
+        a few compute, of which one alone would let a prompt wait too long."""
         return 2 if self.n_prompt_cells and self.prompts_beside and self.n_threads in (2, 3) else 0
 
     @property

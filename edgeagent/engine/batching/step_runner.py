@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,7 +34,7 @@ class Runner(Protocol):
     cell_bytes: int
     candidates: Candidates
     prompts: PromptContext | None  # where prompts are computed apart from answers
-    prompt_threads: Sequence[PromptThread]  # and on threads of their own
+    prompt_threads: list[PromptThread]  # and on threads of their own
     prompt_ended: threading.Event
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
@@ -65,7 +64,7 @@ class Runner(Protocol):
     def place(self, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool: ...
 
     def set_threads(self, n_threads: int) -> None:
-        """For the next steps. HALVES: each half of the rows on a thread of its own, where that is possible."""
+        """For the next steps. HALVES: each half of the rows on a thread of its own, where that works."""
         ...
 
     def wait_briefly(self, is_contended: bool) -> None: ...

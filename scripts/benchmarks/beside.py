@@ -1,9 +1,9 @@
 """`scripts/bench beside`: two threads that compute together, and two that compute alone, each its own part.
 
 Answers of `--depth` tokens and prompts of `--chunk` tokens, through the engine's own runner; the same work
-both ways, in turn. Figures are milliseconds: of a step of some answers, in one step or in two halves; of a
-token of two prompts, one after the other or at once; and of both together, by how long the same number of
-steps and tokens takes. `engine/llama/prompt_thread.py` says why they differ.
+both ways, in turn. Figures are milliseconds: of a token of two prompts, one after the other or at once; and
+of a prompt and the steps of answers that were taken while it was computed, one after the other or at once.
+`engine/llama/prompt_thread.py` says why they differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from rich.table import Table
 
 from edgeagent.catalog.model_library import Library
 from edgeagent.engine.batching.step_runner import LlamaRunner, Row
-from edgeagent.engine.batching.threads import HALVES
 from edgeagent.engine.llama.model import Llama
 from edgeagent.types.engine_config import EngineConfig
 from scripts.benchmarks import machine
@@ -61,10 +60,6 @@ class Work:
     def together(self, n: int) -> float:
         """Seconds of a step of n answers with all threads."""
         self._runner.set_threads(N_THREADS)
-        return self._timed(lambda: self._runner.run(self._answers(n)), self._answers(n))
-
-    def halves(self, n: int) -> float:
-        self._runner.set_threads(HALVES)
         return self._timed(lambda: self._runner.run(self._answers(n)), self._answers(n))
 
     def in_turn(self, _: int) -> float:
@@ -131,9 +126,6 @@ def main() -> None:
     quiet = machine.Quiet()
     times: dict[str, list[tuple[float, float]]] = {}
     for _ in range(args.rounds + 1):  # the first is not counted
-        for n in (2, 4, 7, 8):
-            pair = work.together(n), work.halves(n)
-            times.setdefault(f"{n} answers, a step", []).append(pair)
         pair = work.in_turn(0), work.at_once(0)
         times.setdefault(f"two prompts of {args.chunk} tokens, a token", []).append(pair)
         for n in (1, 7):

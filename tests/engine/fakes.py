@@ -124,7 +124,7 @@ class FakeRunner:
         return True
 
     def set_threads(self, n_threads: int) -> None:
-        assert n_threads >= 0
+        assert n_threads >= 1
 
     def wait_briefly(self, is_contended: bool) -> None:
         self.waits_briefly = is_contended

@@ -93,12 +93,9 @@ class Engine:
         self.chunks = ChunkChoice(config, can_part=runner.prompts is not None)
         self._beside = PromptsBeside(runner.prompt_threads, runner.prompt_ended)
         self.probe = StepProbe(self._kv, runner, config.n_batch, self.chunks.longest_s)
-        self._threads = ThreadChoice(
-            config.n_threads,
-            adapts=config.adapts_threads,
-            can_halve=bool(runner.prompt_threads),
-        )
+        self._threads = ThreadChoice(config.n_threads, adapts=config.adapts_threads)
         self._n_threads, self._chunk_share = config.n_threads, 1.0  # threads of the last step
+        self._decoded_s = float("-inf")  # when answers went on
         self._n_admissions = self._n_steps = self._n_preempted = 0
         self._token_gaps = TokenGaps()
         self._turns = AdapterTurns()
@@ -248,12 +245,17 @@ class Engine:
         unfinished = [seq for seq in self._running if seq.decoder.is_drawing]
         self._outcome.resume(unfinished, now)
         plan = self._plan()
-        if plan.n_tokens:
+        if plan.n_tokens and not self._gives_way(plan):
             self._run(plan)
         elif self._beside.n_busy:
             self._beside.wait(WAIT_S)
         self._chunk_buffer.flush(len(self._running) + len(self._waiting))
         return plan.n_tokens > 0 or bool(unfinished) or has_taken or self._beside.n_busy > 0
+
+    def _gives_way(self, plan: StepPlan) -> bool:
+        """Whether answers wait a moment for prompts that take all cores, so that they go on together."""
+        is_due = self._clock() - self._decoded_s >= self._budget_s
+        return self._beside.is_full and not plan.prefill and not is_due
 
     def _take_prompts(self) -> bool:
         """Go on with the prompts whose chunks ended beside the last steps. False if there were none."""
@@ -327,14 +329,14 @@ class Engine:
         size = n_tokens if n_tokens == len(plan.decode) else step_size(n_tokens)
         n_beside = self._beside.n_busy
         if n_beside:
-            n_threads = max(1, self._threads.granted - n_beside)
+            self._n_threads = max(1, self._threads.granted - n_beside)
         elif is_decode:
-            n_threads = self._threads.pick(size)
+            self._n_threads = self._threads.pick(size)
         else:  # limited by arithmetic, which gains from every thread
-            n_threads = self._threads.granted if has_prompts else self._threads.usual(len(work))
-        self._n_threads = n_threads or self._threads.granted
+            most = self._threads.granted
+            self._n_threads = most if has_prompts else self._threads.usual(len(work))
         adapter = work[0][0].adapter  # of all of them
-        self._runner.set_threads(n_threads)
+        self._runner.set_threads(self._n_threads)
         self._runner.arm()
         self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
         started = time.perf_counter()
@@ -355,11 +357,13 @@ class Engine:
         self._n_steps += 1
         self._turns.took(adapter)
         if is_decode and not n_beside:
-            self._threads.observe(size, n_threads, took)
+            self._threads.observe(size, self._n_threads, took)
             self._speculation.costs.observe(n_tokens, took)
         # A few forced or drafted tokens say nothing about the speed of prefill.
         if not n_beside and (has_prompts or n_tokens == len(plan.decode)):
             self.chunks.observe(plan, rows, took)
+        if plan.decode:
+            self._decoded_s = self._clock()
         n_accepted = self._outcome.advance(work, rows, logits, self._clock())
         self._token_gaps.end_step(len(plan.decode), self._clock())
         self.estimate.count(plan.n_tokens + n_accepted)

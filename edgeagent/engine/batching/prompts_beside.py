@@ -49,6 +49,11 @@ class PromptsBeside:
         return len(self._chunks)
 
     @property
+    def is_full(self) -> bool:
+        """Whether a chunk runs on each thread."""
+        return 0 < len(self._threads) == len(self._chunks)
+
+    @property
     def n_reserved(self) -> int:
         """Cells that the chunks will need."""
         return sum(len(chunk.row.tokens) for chunk in self._chunks.values())

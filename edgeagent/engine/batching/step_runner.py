@@ -11,14 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgeagent.engine.batching.kv_cache import CellRun
-from edgeagent.engine.batching.threads import HALVES
 from edgeagent.engine.llama import kv_cells, kv_packing
 from edgeagent.engine.llama.batch import Row, StepAborted
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.prompt_context import PromptContext
 from edgeagent.engine.llama.prompt_thread import PromptThread
 from edgeagent.engine.llama.sampler_chain import Candidates
-from edgeagent.errors import EngineFailed
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.step_costs import MOST_BESIDE
 
@@ -63,9 +61,7 @@ class Runner(Protocol):
 
     def place(self, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool: ...
 
-    def set_threads(self, n_threads: int) -> None:
-        """For the next steps. HALVES: each half of the rows on a thread of its own, where that works."""
-        ...
+    def set_threads(self, n_threads: int) -> None: ...
 
     def wait_briefly(self, is_contended: bool) -> None: ...
 
@@ -97,13 +93,11 @@ class LlamaRunner:
         has_own = config.n_prompt_cells > 0 and self.cell_bytes > 0
         self.prompts = PromptContext(llama, config) if has_own else None
         self.prompt_ended = threading.Event()
-        self._n_threads, self._is_halved = config.n_threads, False
         self._contexts = [self.prompts] if self.prompts is not None else []
         if self.prompts is not None and config.n_prompt_threads:
             n_batch = min(MOST_BESIDE, config.n_batch)
             self._contexts += [
-                PromptContext(llama, config, n_batch, keeps=True)
-                for _ in range(config.n_prompt_threads - 1)
+                PromptContext(llama, config, n_batch) for _ in range(config.n_prompt_threads - 1)
             ]
         self.prompt_threads = [
             PromptThread(context, self.prompt_ended)
@@ -139,20 +133,11 @@ class LlamaRunner:
             context.trim(seq_id, n)
 
     def set_threads(self, n_threads: int) -> None:
-        self._is_halved = n_threads == HALVES
-        if self._is_halved:
-            return
-        self._n_threads = n_threads
         self._llama.set_threads(n_threads)
         if self.prompts is not None and not self.prompts.is_running:
             self.prompts.set_threads(n_threads)
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
-        if self._is_halved:
-            halves = self._run_halves(rows)
-            self._llama.set_threads(self._n_threads)
-            if halves is not None:
-                return halves
         prompts = self._rows_apart(rows, n_used)
         computed = self.prompts.compute(prompts) if self.prompts is not None and prompts else None
         if computed is None:
@@ -163,30 +148,6 @@ class LlamaRunner:
             return computed
         others = self._run_together(rest)
         return _in_order(rows, apart, computed, others) if len(computed) else others
-
-    def _run_halves(self, rows: list[Row]) -> np.ndarray[Any, Any] | None:
-        """The logits of answers, a token of each, of which two threads have computed half each. None where
-        that cannot be done. Raises: StepAborted, EngineFailed."""
-        if any(len(row.tokens) > 1 for row in rows):
-            return None
-        if not self.prompt_threads or self._llama.adapters.current is not None:
-            return None
-        thread = self.prompt_threads[-1]
-        half = [] if thread.is_busy else thread.context.half_of(rows)
-        if not half or len(half) == len(rows) or not thread.start(*half):
-            return None
-        self._llama.set_threads(1)
-        there = {row.seq_id for row in half}
-        try:
-            here = self._run_together([row for row in rows if row.seq_id not in there])
-        except (StepAborted, EngineFailed):
-            thread.drop()
-            raise
-        computed = thread.fetch()
-        if computed is None:  # it found no room
-            here = here.copy()
-            computed = self._run_together(half)
-        return _in_order(rows, there, computed, here)
 
     def _rows_apart(self, rows: list[Row], n_used: int) -> list[Row]:
         """The rows that cost less in the context for prompts."""

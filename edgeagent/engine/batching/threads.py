@@ -18,8 +18,6 @@ import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
-# In place of a number of threads: the sequences in two halves, each on a thread of its own.
-HALVES = 0
 PROBE_EVERY = 256
 PROBE_SELDOM = 4096
 PROBE_STEPS = 3
@@ -81,14 +79,12 @@ class ThreadChoice:
     `granted` is the most threads that the daemon allows. Each batch size has its own choice, because a
     step with eight sequences gains more from threads than a step with one. Other counts are tried for three
     steps now and then, less often while they lose, and at once when steps get slower. `first_probe` is the
-    number of steps of a size before the first trial. `adapts` False: always all that are allowed. With
-    `can_halve` steps of more than one sequence begin with HALVES, where two threads or more are free.
+    number of steps of a size before the first trial. `adapts` False: always all that are allowed.
     """
 
     granted: int
     first_probe: int = PROBE_EVERY
     adapts: bool = True
-    can_halve: bool = False
     _n_cores_taken: int = 0  # when others began to use cores
     _lanes: dict[int, BatchSizeTimes] = field(default_factory=dict)  # by number of sequences
 
@@ -105,43 +101,38 @@ class ThreadChoice:
         another program lets all others wait."""
         return max(1, self.granted - self._n_cores_taken)
 
-    def counts(self, n_seq: int = 1) -> list[int]:
+    def counts(self) -> list[int]:
         """The counts to try: all threads, one less, half, one."""
-        counts = {self.granted, max(1, self.granted - 1), max(1, self.granted // 2), 1}
-        return sorted(counts | ({HALVES} if self._may_halve(n_seq) else set()))
-
-    def _may_halve(self, n_seq: int) -> bool:
-        return self.can_halve and n_seq > 1 and self.first > 1
+        return sorted({self.granted, max(1, self.granted - 1), max(1, self.granted // 2), 1})
 
     def pick(self, n_seq: int) -> int:
         """The thread count of the next decode step with `n_seq` sequences."""
         if self.granted == 1 or not self.adapts:
-            return HALVES if self._may_halve(n_seq) else self.granted
-        lane = self._lanes.setdefault(n_seq, self._new_lane(n_seq))
+            return self.granted
+        lane = self._lanes.setdefault(n_seq, self._new_lane())
         if lane.probe is not None:
             return lane.probe
         lane.n_steps += 1
         if lane.n_steps < lane.interval:
             return lane.best
         lane.n_steps = 0
-        others = [n for n in self.counts(n_seq) if n != lane.best]
+        others = [n for n in self.counts() if n != lane.best]
         lane.n_probes += 1
         lane.probe = others[lane.n_probes % len(others)]
         lane.times.pop(lane.probe, None)  # old times say nothing about the present
         return lane.probe
 
-    def _new_lane(self, n_seq: int) -> BatchSizeTimes:
+    def _new_lane(self) -> BatchSizeTimes:
         is_contended = self._n_cores_taken > 0
         interval = (
             min(self.first_probe, CONTENDED_FIRST_PROBE) if is_contended else self.first_probe
         )
-        first = HALVES if self._may_halve(n_seq) else self.first
-        return BatchSizeTimes(first, is_contended, interval=interval)
+        return BatchSizeTimes(self.first, is_contended, interval=interval)
 
     def usual(self, n_seq: int) -> int:
         """The best count for decode steps with `n_seq` sequences, for a step that is not measured."""
         lane = self._lanes.get(n_seq)
-        return self.first if lane is None or lane.best == HALVES else lane.best
+        return self.first if lane is None else lane.best
 
     def observe(self, n_seq: int, n_threads: int, took_s: float) -> None:
         """Record how long a decode step took."""

@@ -31,19 +31,11 @@ class PromptContext:
 
     It holds copies of what the main cache has, or what it is about to have. Engine thread only, except `run`
     and `abort`: while `run` is under way on another thread, `is_running` says so, and nobody else touches the
-    cells. `keeps` those of prompts that are complete, whose answers it may compute.
+    cells.
     """
 
-    def __init__(
-        self,
-        llama: Llama,
-        config: EngineConfig,
-        n_batch: int | None = None,
-        *,
-        keeps: bool = False,
-    ) -> None:
+    def __init__(self, llama: Llama, config: EngineConfig, n_batch: int | None = None) -> None:
         self._llama = llama
-        self._keeps = keeps
         self._flag = ctypes.create_string_buffer(b"0", 2)
         self.is_running = False
         self._n_cells = config.n_prompt_cells
@@ -145,22 +137,9 @@ class PromptContext:
                 continue
             here, _ = self._held[row.seq_id]
             self._held[row.seq_id] = here, row.last_pos
-            if not is_done or (
-                row.n_outputs and not self._keeps
-            ):  # a part is missing, or none follows
+            if row.n_outputs or not is_done:  # the prompt is complete, or a part is missing
                 self.drop(row.seq_id)
         self._rows = []
-
-    def half_of(self, rows: list[Row]) -> list[Row]:
-        """The half of some rows whose cells it has already, or can get."""
-        able = sorted(rows, key=lambda row: self.length(row.seq_id) - row.first_pos, reverse=True)
-        half: set[int] = set()
-        n_left = self._n_cells
-        for row in able:
-            if len(half) < (len(rows) + 1) // 2 and row.last_pos <= n_left:
-                half.add(row.seq_id)
-                n_left -= row.last_pos
-        return [row for row in rows if row.seq_id in half]
 
     def arm(self) -> None:
         """Forget an earlier `abort`."""

@@ -1,8 +1,9 @@
 """A thread that computes prompts in a context of its own, while the engine thread computes answers.
 
-Two threads that each compute alone lose nothing at barriers, and attention wastes no part of its tiles: a
-chunk of 64 tokens costs 5.5 ms of one core for each token, and 3.4 ms of both (SmolLM2-135M, 2 cores of a
-Zen 4). And answers go on meanwhile.
+Two threads that each compute alone lose nothing at barriers, and attention wastes no part of its tiles: 128
+tokens of a prompt, and the steps of one answer that are taken meanwhile, take 0.83 of the time that both take
+one after the other; of seven answers 0.97 (SmolLM2-135M Q4_1, 2 cores of a Zen 4). And a chunk costs the same
+for each token however small it is, so that answers go on, and need no chunk that suits their gaps.
 """
 
 from __future__ import annotations

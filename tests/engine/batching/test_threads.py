@@ -5,7 +5,6 @@ import random
 from edgeagent.engine.batching.threads import (
     CONTENDED_FIRST_PROBE,
     CONTENDED_PROBE_STEPS,
-    HALVES,
     PROBE_EVERY,
     PROBE_SELDOM,
     PROBE_STEPS,
@@ -161,21 +160,3 @@ def test_alone_the_trials_cost_less_than_two_percent():
             took_s += step_s
             fixed_s += 0.009 * delay
         assert fixed_s / took_s > 0.98
-
-
-def test_halves_are_used_for_more_than_one_sequence_until_they_lose():
-    choice = ThreadChoice(2, can_halve=True)
-    times = {HALVES: 40.0, 2: 44.0, 1: 60.0}
-    assert decode(choice, times, 4 * PROBE_EVERY, n_seq=8).count(HALVES) > 3.9 * PROBE_EVERY
-    assert HALVES not in decode(choice, {1: 9.0, 2: 8.0}, 4 * PROBE_EVERY, n_seq=1)
-    decode(choice, {HALVES: 80.0, 2: 44.0, 1: 60.0}, 2 * PROBE_EVERY, n_seq=8)
-    used = decode(choice, {HALVES: 80.0, 2: 44.0, 1: 60.0}, 50, n_seq=8)
-    assert used.count(2) >= 50 - 2 * PROBE_STEPS
-
-
-def test_halves_need_two_cores():
-    choice = ThreadChoice(2, can_halve=True)
-    choice.limit(2, n_cores_taken=1)
-    assert HALVES not in decode(choice, {1: 9.0, 2: 30.0}, 100, n_seq=8)
-    choice.limit(1)
-    assert decode(choice, {1: 9.0}, 5, n_seq=8) == [1] * 5

@@ -8,8 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeagent.engine.batching.step_runner import LlamaRunner, Row, StepAborted
-from edgeagent.engine.batching.threads import HALVES
+from edgeagent.engine.batching.step_runner import LlamaRunner, Row
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.prompt_thread import PromptThread
 from edgeagent.types.engine_config import EngineConfig
@@ -42,15 +41,6 @@ def alone(runner: LlamaRunner, one: Row) -> np.ndarray:
     logits = np.array(runner.run([one]))
     runner.trim(one.seq_id, one.first_pos)
     return logits
-
-
-def halves_of(runner: LlamaRunner, rows: list[Row]) -> np.ndarray:
-    """The logits of rows in two halves."""
-    runner.set_threads(HALVES)
-    try:
-        return np.array(runner.run(rows))
-    finally:
-        runner.set_threads(2)
 
 
 def fetched(thread: PromptThread) -> np.ndarray:
@@ -122,54 +112,3 @@ def test_how_many_threads_there_are(n_threads: int, cells: int, is_on: bool, n: 
         CONFIG, n_threads=n_threads, prompt_cells=cells, prompts_beside=is_on
     )
     assert config.n_prompt_threads == n
-
-
-def test_answers_in_two_halves_have_the_logits_of_one_step(
-    runner: LlamaRunner, threads: list[PromptThread]
-) -> None:
-    """Step after step, with one in between that computes all together, and an answer that is cut back."""
-    for step in range(3):
-        rows = [row(seq_id, 1, DEPTH + step) for seq_id in range(2)]
-        together = np.array(runner.run(rows))
-        for one in rows:
-            runner.trim(one.seq_id, one.first_pos)
-        halves = halves_of(runner, rows)
-        assert threads[-1].took_s > 0
-        threads[-1].took_s = 0.0
-        np.testing.assert_allclose(halves, together, atol=CLOSE)
-    rows = [row(seq_id, 1, DEPTH + 3) for seq_id in range(2)]
-    runner.run(rows)
-    rows = [row(seq_id, 1, DEPTH + 4) for seq_id in range(2)]
-    halves = halves_of(runner, rows)
-    for one in rows:
-        runner.trim(one.seq_id, one.first_pos)
-    np.testing.assert_allclose(halves, runner.run(rows), atol=CLOSE)
-
-
-def test_answers_that_cannot_be_halved(runner: LlamaRunner, threads: list[PromptThread]) -> None:
-    """They are computed in one step."""
-    rows = [row(seq_id, 1, DEPTH) for seq_id in range(2)]
-    threads[-1].took_s = 0.0
-    np.testing.assert_allclose(halves_of(runner, rows[:1]), alone(runner, rows[0]), atol=CLOSE)
-    assert threads[-1].start(row(2, 60, 0))
-    found = halves_of(runner, rows)
-    threads[-1].drop()
-    for one, logits in zip(rows, found, strict=True):
-        np.testing.assert_allclose([logits], alone(runner, one), atol=CLOSE)
-
-
-def test_halves_that_are_aborted_leave_nothing(
-    runner: LlamaRunner, threads: list[PromptThread]
-) -> None:
-    rows = [row(seq_id, 1, DEPTH) for seq_id in range(2)]
-    runner.abort()
-    with pytest.raises(StepAborted):
-        halves_of(runner, rows)
-    runner.arm()
-    assert not threads[-1].is_busy
-    for one in rows:
-        runner.trim(one.seq_id, one.first_pos)
-    again = halves_of(runner, rows)
-    for one in rows:
-        runner.trim(one.seq_id, one.first_pos)
-    np.testing.assert_allclose(again, runner.run(rows), atol=CLOSE)

@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,12 +75,15 @@ class Workspace:
         busy = ForgeFailed(
             f"{self.name} is being made by another command: wait until it has ended."
         )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with exclusive_lock(self.folder / ".lock", busy):
-                yield
-        except OSError as exc:
-            raise ForgeFailed(f"{self.folder} cannot be written ({exc}): {way_out(exc)}.") from exc
+        with ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                held.enter_context(exclusive_lock(self.folder / ".lock", busy))
+            except OSError as exc:
+                raise ForgeFailed(
+                    f"{self.folder} cannot be written ({exc}): {way_out(exc)}."
+                ) from exc
+            yield
 
     @property
     def model(self) -> Path:

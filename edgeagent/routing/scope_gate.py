@@ -214,6 +214,7 @@ def _fault(file: ScopeFile) -> str | None:
     n_middle = len(file.middle) // 4
     every = [*file.intents.values(), *([file.outside] if file.outside is not None else [])]
     fits = fits and all(_is_sound(examples, n_middle) for examples in every)
+    fits = fits and len(file.middle) % 4 == 0 and all(map(math.isfinite, array("f", file.middle)))
     for gates in (gates for found in file.models.values() for gates in found.values()):
         fits = fits and gates.words.is_sound(len(WORD_SIGNALS))
         fits = fits and (gates.vectors is None or gates.vectors.is_sound(len(VECTOR_SIGNALS)))

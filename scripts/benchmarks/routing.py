@@ -8,8 +8,8 @@ was not trained on), and 200 questions of MMLU as general ones go to `auto`. Sho
 the small model keeps, how often its call is right, what is handed on, and the processor seconds of a request
 beside those of the large model alone.
 
-With --held-out no text is judged by a scope gate that was made with it. Data sets that are absent are left
-out with a line that says so.
+With --held-out no text is judged by a scope gate that was made with it; other texts (--items) are judged
+by the bundled one. Data sets that are absent are left out with a line that says so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import psutil
 
 from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.forge.datasets import OUT_OF_SCOPE
-from scripts.benchmarks.assistant import CHAT, Item, validation
+from scripts.benchmarks.assistant import CHAT, Item, items_of, validation
 from scripts.benchmarks.exchange import Json, exchanged
 from scripts.benchmarks.machine import describe
 from scripts.benchmarks.routing_decisions import decision_ms
@@ -66,11 +66,12 @@ class Outcome:
     margin: float
 
 
-def cases(data: Path, every: int) -> list[Case]:
-    """The texts of all classes whose data sets are there."""
+def cases(data: Path, every: int, items: Path | None = None) -> list[Case]:
+    """The texts of all classes whose data sets are there; those of the file `items` in place of the
+    validation texts."""
     found: list[Case] = []
-    if (data / "clinc150").is_dir() and (data / "banking77").is_dir():
-        for item in validation(data):
+    if items is not None or ((data / "clinc150").is_dir() and (data / "banking77").is_dir()):
+        for item in items_of(items) if items is not None else validation(data):
             kind = {"assistant": IN_SCOPE, "service": SERVICE}.get(item.domain)
             if kind is not None:
                 found.append(Case(item, OUTSIDE if item.intent == OUT_OF_SCOPE else kind))
@@ -191,7 +192,7 @@ def ask_class(daemon: Served, group: Sequence[Case], found: Counted, args: Any) 
 
 
 def measured(args: Any) -> Json:
-    every = cases(args.data, args.every)
+    every = cases(args.data, args.every, args.items)
     if not every:
         raise SystemExit("no data set is there: name their folder with --data")
     some = [
@@ -297,6 +298,11 @@ def main() -> None:
     parser.add_argument("--large", default="smollm2-135m-instruct", help="must be installed")
     parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument(
+        "--items", type=Path, metavar="FILE",
+        help="other texts than the validation's: JSON lines with `text`, `domain` (assistant, service) and "
+        "`intent` (`oos`: out of scope)",
+    )  # fmt: skip
     parser.add_argument("--every", type=int, default=1, help="only every so-manieth text")
     parser.add_argument("--sample", type=int, default=60, help="texts of a class for the large one")
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help="of an answer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from hypothesis import strategies as st
 from edgeagent.catalog.assistant_intents import ALL
 from edgeagent.errors import InvalidParameter, SettingsError
 from edgeagent.routing.scope_gate import Gate, ScopeGate, read_scope
-from edgeagent.routing.scope_texts import MAX_CHARS, centred, grams_of, words_of
+from edgeagent.routing.scope_texts import (
+    MAX_CHARS,
+    Examples,
+    WordNearness,
+    centred,
+    grams_of,
+    words_of,
+)
 from edgeagent.routing.training.scope_training import (
     LOST,
     Answer,
@@ -140,6 +148,33 @@ def test_a_gate_whose_parts_do_not_fit_is_refused(tmp_path: Path, part):
     write_scope(broken, tmp_path / "x.scope")
     with pytest.raises(SettingsError, match=r"do not fit|cannot be used"):
         read_scope(tmp_path / "x.scope")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"middle": array("f", [math.nan]).tobytes()},
+        {"middle": b"123"},
+        {"outside": Examples(b"", b"\0\0", b"", b"", 1.0, b"", [b"1234"])},
+        {"outside": Examples(b"", b"\0\0", b"", b"", 1.0, b"", [b""] * 65)},
+        {"outside": Examples(b"\0\0", b"\0\0\1\0", b"\5", b"\0\0\x80?", 1.0)},
+    ],
+)
+def test_vectors_and_texts_out_of_scope_that_do_not_fit_are_refused(tmp_path: Path, part):
+    write_scope(msgspec.structs.replace(scope_file(), **part), tmp_path / "x.scope")
+    with pytest.raises(SettingsError, match=r"do not fit|cannot be used"):
+        read_scope(tmp_path / "x.scope")
+
+
+def test_the_words_of_texts_out_of_scope_are_known_and_count_against_a_text():
+    mine = [("turn the lamp on", "light"), ("close the door", "door"), ("play a song", "music")]
+    file = examples_of(mine, outside=["why do whales sing"])
+    words = WordNearness(file.vocabulary, file.intents, file.outside)
+    found = words.of("why do whales sing", "light")
+    assert found is not None and (found.near, found.unknown) == (0.0, 1.0)
+    assert found.outside == pytest.approx(1)
+    own = words.of("turn the lamp on", "light")
+    assert own is not None and (own.outside, own.unknown) == (0.0, 0.0)
 
 
 def test_too_few_texts_make_no_gate():

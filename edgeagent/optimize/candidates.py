@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgeagent.catalog.gguf.header import read_header
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s
@@ -130,11 +129,14 @@ class Bench:
             depth = self.evaluation.n_prompt
             return {"decode_tok_s": decode_tokens_per_s(shape, self.rates, depth=depth)}
         rate = await timed_decode(path, self.evaluation)
-        values = {"decode_tok_s": rate.tok_s, "others_cores": rate.others_cores}
-        types = {tensor.name: tensor.type.name for tensor in read_header(path).tensors}
-        if self.speeds is not None and (token_s := self.speeds.seconds(types)):
-            values["by_types_tok_s"] = 1 / token_s
-        return values
+        return {"decode_tok_s": rate.tok_s, "others_cores": rate.others_cores}
+
+    def expected_tok_s(self, candidate: Candidate) -> float | None:
+        """By the speed of its types; None where it is not known, or was timed beside other programs."""
+        if self.speeds is None or self.speeds.others_cores or candidate.flags is not None:
+            return None
+        token_s = self.speeds.seconds(candidate.types)
+        return 1 / token_s if token_s else None
 
 
 # How a file is loaded otherwise than by default. Flash attention "auto" is on for a quantized cache.
@@ -221,7 +223,7 @@ async def measured_candidates(
         if CANNOT_BE_LOADED not in (quality := quality_of(one) or {}):
             found[one.name] = quality | (rate_of(one) or {})
     done = [one for one in wanted if one.name in found]
-    return _with_predictions(done, [found[one.name] for one in done])
+    return _with_predictions(bench, done, [found[one.name] for one in done])
 
 
 def _keep(journal: Journal, bench: Bench, one: Candidate, values: Mapping[str, float]) -> None:
@@ -259,10 +261,10 @@ async def _repeated(bench: Bench, one: Candidate, known: Reference | None) -> di
 
 
 def _with_predictions(
-    done: Sequence[Candidate], values: Sequence[dict[str, float]]
+    bench: Bench, done: Sequence[Candidate], values: Sequence[dict[str, float]]
 ) -> list[Measured]:
     predicted = predictions(
-        [one.get("by_types_tok_s") for one in values],
+        [bench.expected_tok_s(one) for one in done],
         [DecodeRate(one["decode_tok_s"], one.get("others_cores", 0.0)) for one in values],
     )
     return [

@@ -106,6 +106,11 @@ async def _search(
         for kind, n in on_grid.items()
     ]  # fmt: skip
     timed = await speeds(kinds_of(wanted, header)) if options.rates is None else None
+    if timed is not None and timed.others_cores:
+        notes.append(
+            "The types were timed beside other programs, so that no rates are predicted by them; "
+            "`--time-again` times them again on a quiet machine."
+        )
     bench = Bench(reference, importance, work, evaluation, options.rates, timed)
     measure = partial(
         measured_candidates, bench, journal=journal, deadline_s=deadline_s, tell=tell, workers=workers,

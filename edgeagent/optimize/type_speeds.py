@@ -34,10 +34,12 @@ _TYPES = {kind.name: (number, kind) for number, kind in GGML_TYPES.items()}
 
 @dataclass(frozen=True)
 class TypeSpeeds:
-    """`token_s`: seconds of a token if all matrices had a type. `shares`: of the weights, by matrix."""
+    """`token_s`: seconds of a token if all matrices had a type. `shares`: of the weights, by matrix.
+    `others_cores`: what other programs used at most while a type was timed; 0 where all found quiet runs."""
 
     token_s: Mapping[str, float]
     shares: Mapping[str, float]
+    others_cores: float = 0.0
 
     def seconds(self, types: Mapping[str, str]) -> float | None:
         """Seconds of a token in a file of these types; None where one was not timed."""
@@ -61,6 +63,8 @@ async def timed_speeds(
     again that the journal has as timed beside other programs."""
     header = read_header(reference)
 
+    others: list[float] = [0.0]
+
     async def token_s(kind: str) -> float:
         key = f"undisturbed {kind}"
         values = journal.get(key, "token_s", "others_cores") if journal else None
@@ -74,11 +78,13 @@ async def timed_speeds(
                 path.unlink(missing_ok=True)
             if journal:
                 journal.add(key, values)
+        others.append(values["others_cores"])
         tell("speed of types", 1, len(wanted))
         return values["token_s"]
 
     wanted = [FALLBACK, *sorted(set(kinds) - {FALLBACK})]
-    return speeds_of(header, unmixed(header, {kind: await token_s(kind) for kind in wanted}))
+    found = {kind: await token_s(kind) for kind in wanted}
+    return replace(speeds_of(header, unmixed(header, found)), others_cores=max(others))
 
 
 def predicted_speeds(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from edgeagent.optimize.candidates import Bench, Candidate, measured_candidates
 from edgeagent.optimize.evaluate import EvaluationOptions
 from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.recipe import Recipe
+from edgeagent.optimize.type_speeds import TypeSpeeds
 from edgeagent.optimize.work_folder import check_out, work_folder
+from edgeagent.types.engine_flags import CacheFlags
 
 QUALITY = {"n_bytes": 10.0, "kld": 0.1, "same_top": 0.9, "perplexity": 9.0}
 QUIET, BUSY, WANTED = (Candidate(n, Recipe(n), 10) for n in ("Q8_0", "Q4_0", "Q6_K"))
@@ -51,6 +54,17 @@ def test_only_rates_beside_other_programs_are_timed_again(tmp_path: Path, again,
     assert timed == ["Q6_K", "Q4_0"]
     assert (found[1].decode_tok_s, found[1].others_cores) == expected
     assert {one.kld for one in found} == {0.1}
+
+
+def test_rates_are_expected_only_of_types_that_were_timed_on_a_quiet_machine(tmp_path: Path):
+    speeds = TypeSpeeds({"Q8_0": 0.25}, {"a": 1.0})
+    bench = Bench(tmp_path / "m.gguf", None, tmp_path, EvaluationOptions(), speeds=speeds)
+    one = Candidate("Q8_0", Recipe("Q8_0"), 10, {"a": "Q8_0"})
+    assert bench.expected_tok_s(one) == 4.0
+    assert bench.expected_tok_s(replace(one, types={"a": "Q4_0"})) is None
+    assert bench.expected_tok_s(replace(one, flags=CacheFlags(kv_type="q8_0"))) is None
+    busy = replace(bench, speeds=replace(speeds, others_cores=0.5))
+    assert busy.expected_tok_s(one) is None
 
 
 def test_a_journal_without_a_value_that_is_needed_says_so(tmp_path: Path):

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from edgeagent.catalog.assistant_intents import ALL
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import InsufficientMemory
-from edgeagent.routing.scope_gate import DomainGates, Gate, ScopeFile
+from edgeagent.forge.domain.features import encoder, vectors
+from edgeagent.routing.scope_gate import DomainGates, Gate, ScopeFile, ScopeGate, read_scope
 from edgeagent.routing.training.scope_training import write_scope
 from edgeagent.serving.scope_judge import ScopeJudge
 from edgeagent.settings import Settings
@@ -193,3 +195,27 @@ async def test_an_encoder_that_cannot_be_loaded_is_left_alone_for_a_while(tmp_pa
         found = await one.score("small", question(), UNSURE)
         assert found is not None and found.is_inside, "the words decide"
     assert encoder.n_asked == caplog.text.count("scope_without_vector") == 1
+
+
+@pytest.mark.process
+async def test_the_bundled_gate_knows_the_bundled_assistants_and_their_encoder():
+    library = Library(Path("/nonexistent"))
+    file = read_scope(library.shipped_dir / "edge-assistant.scope")
+    shipped = {one.sha256 for one in library.installed() if one.id.startswith("edge-assistant-")}
+    assert file.models.keys() == shipped
+    (part,) = [one for one in library.parts() if one.id == file.encoder]
+    gates = file.models[library.resolve("edge-assistant-s").sha256 or ""]
+    assert gates.keys() == {ALL, "assistant", "service", "skills"}
+    gate = ScopeGate(file, gates)
+    asked = ["what is the balance of my savings", "which painter made the first oil painting"]
+    async with encoder(part.path, n_threads=1) as client:
+        found = await vectors(client, asked)
+    scores = []
+    for text, vector in zip(asked, found, strict=True):
+        first = gate.score("assistant", text, "balance", 0.6, 0.4, 0.0075)
+        assert first is not None
+        scores.append(gate.with_vector("assistant", "balance", first, vector.tolist(), 0.0075))
+    mine, strange_one = scores
+    assert mine.is_inside and not strange_one.is_inside
+    assert mine.signals["vector near"] > 0.5 > strange_one.signals["vector near"]
+    assert mine.signals["vector outside"] > strange_one.signals["vector outside"]

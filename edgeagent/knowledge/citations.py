@@ -41,12 +41,17 @@ def cite(text: str, passages: Sequence[PassageWords]) -> list[Citation]:
     """The sentences of an answer with their passages. Sentences without content words are left out."""
     found = []
     for span in sentence_spans(text):
-        sentence = _MARK.sub("", _LIST_MARK.sub("", text[span.start : span.end]))
+        sentence = bare(text[span.start : span.end])
         words = content_words(sentence)
         if words:
             numbers = set(_NUMBER.findall(sentence))
             found.append(Citation(span, _supporting(words, numbers, passages)))
     return found
+
+
+def bare(sentence: str) -> str:
+    """A sentence without the number of a list before it and without marks such as [1]."""
+    return _MARK.sub("", _LIST_MARK.sub("", sentence))
 
 
 def _supporting(words: set[str], numbers: set[str], passages: Sequence[PassageWords]) -> int | None:

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeagent.cli.bot import EXAMPLE
-from edgeagent.knowledge.citations import LEAST
+from edgeagent.knowledge.citations import LEAST, bare
 from edgeagent.knowledge.sentences import sentence_spans
 from edgeagent.knowledge.words import content_words
 from edgeagent.settings.knowledge import KnowledgeSettings
@@ -138,7 +138,7 @@ def count(got: dict[str, Any], case: Case, n: Counter[str], least: float) -> Non
     for span in sentence_spans(part["text"]):
         if span.end <= told["n_preface"]:
             continue
-        sentence = re.sub(r"\[\d+\]", "", part["text"][span.start : span.end])
+        sentence = bare(part["text"][span.start : span.end])
         words = content_words(sentence)
         if not words:
             continue

@@ -49,9 +49,10 @@ class PromptsBeside:
         return len(self._chunks)
 
     @property
-    def is_full(self) -> bool:
-        """Whether a chunk runs on each thread."""
-        return 0 < len(self._threads) == len(self._chunks)
+    def completes_prompts(self) -> bool:
+        """Whether a chunk runs on each thread, and each is the last of its prompt."""
+        is_full = 0 < len(self._threads) == len(self._chunks)
+        return is_full and all(chunk.row.n_outputs for chunk in self._chunks.values())
 
     @property
     def n_reserved(self) -> int:

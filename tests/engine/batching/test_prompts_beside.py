@@ -122,6 +122,22 @@ def test_prompts_that_arrive_together_are_computed_at_once():
     assert [harness.tokens(i) for i in range(2)] == [reference(prompt(i, 50), 8) for i in range(2)]
 
 
+@pytest.mark.parametrize("n, waits", [(50, True), (300, False)])
+def test_answers_wait_for_prompts_that_complete_and_not_for_longer_ones(n: int, waits: bool):
+    harness = Beside(n_polls=30)
+    harness.submit(1, prompt(1, 5), max_new=40, ignore_eos=True)
+    harness.engine.step()
+    for i in (2, 3):
+        harness.submit(i, prompt(i, n))
+    harness.engine.step()
+    assert all(thread.is_busy for thread in harness.threads)
+    n_before = len(harness.runner.steps)
+    harness.engine.step()
+    assert (len(harness.runner.steps) == n_before) is waits
+    harness.finish()
+    assert harness.tokens(2) == reference(prompt(2, n), 8)
+
+
 @pytest.mark.parametrize("why", ["too long", "fails"])
 def test_what_a_thread_cannot_compute_is_computed_in_turn(why: str):
     harness = Beside(own_cells=40 if why == "too long" else 512)

@@ -88,9 +88,9 @@ class Device:
             ROOT / "edgeagent", place / "edgeagent", ignore=shutil.ignore_patterns("__pycache__")
         )
         (place / "models").symlink_to(ROOT / "models")
-        file = place / "edgeagent" / "__init__.py"
+        file = place / "edgeagent" / "types" / "version.py"
         text = file.read_text()
-        (now,) = re.findall(r'__version__ = "(.*)"', text)
+        (now,) = re.findall(r'VERSION = "(.*)"', text)
         version = f"{now}+{n}"
         file.write_text(text.replace(now, version))
         return version

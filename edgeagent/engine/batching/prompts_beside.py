@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,9 @@ class PromptsBeside:
         able = [seq for seq in running if seq.admission in keys and self._is_able(seq)]
         if len(able) + len(self._chunks) < 2 and not any(lane.is_answering for lane in lanes):
             return [lane for lane in lanes if lane.key not in self._chunks]
-        for seq in self._in_turn(able):
+        for seq in able:
+            if seq.admission in self._chunks:
+                continue
             row = row_of(seq, _size(seq.n_pending), NOTHING)
             idle = [thread for thread in self._threads if not thread.is_busy]
             if not idle:
@@ -80,9 +82,6 @@ class PromptsBeside:
                 self._refused.add(seq.admission)
         waiting = {seq.admission for seq in able} - self._refused | self._chunks.keys()
         return [lane for lane in lanes if lane.key not in waiting]
-
-    def _in_turn(self, able: Collection[Answer]) -> list[Answer]:
-        return [seq for seq in able if seq.admission not in self._chunks]
 
     def _is_able(self, seq: Answer) -> bool:
         least = TILE if seq.is_answering else MIN_CHUNK

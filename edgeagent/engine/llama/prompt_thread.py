@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ from edgeagent.errors import EngineFailed
 
 
 class PromptThread:
-    """Runs one chunk at a time: some tokens of a prompt, or the next ones of answers. Engine thread only;
-    `ended` is set when a chunk has ended."""
+    """Runs one chunk of a prompt at a time. Engine thread only; `ended` is set when a chunk has ended."""
 
     def __init__(self, context: PromptContext, ended: threading.Event) -> None:
         self.context = context
@@ -32,7 +30,6 @@ class PromptThread:
         self._idle = threading.Event()
         self._idle.set()
         self._error: Exception | None = None
-        self.took_s = 0.0  # of the last chunk
 
     @property
     def is_busy(self) -> bool:
@@ -47,9 +44,9 @@ class PromptThread:
         """Whether the tokens before a row are in its context already."""
         return row.first_pos > 0 and self.context.length(row.seq_id) == row.first_pos
 
-    def start(self, *rows: Row) -> bool:
-        """Begin to compute rows. False where they do not fit."""
-        if not all(map(self.context.can_take, rows)) or not self.context.prepare(list(rows)):
+    def start(self, row: Row) -> bool:
+        """Begin to compute a row. False where it does not fit."""
+        if not self.context.can_take(row) or not self.context.prepare([row]):
             return False
         self.context.set_threads(1)
         self.context.arm()
@@ -84,11 +81,9 @@ class PromptThread:
     def _work(self) -> None:
         while True:
             self._jobs.get()
-            started = time.perf_counter()
             try:
                 self.context.run()
             except Exception as exc:  # raised on the engine thread
                 self._error = exc
-            self.took_s = time.perf_counter() - started
             self._idle.set()
             self._ended.set()

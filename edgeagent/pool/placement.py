@@ -36,7 +36,9 @@ TEXTS_PER_STEP = 64
 # llama.cpp keeps a row of logits for every token of a text that it embeds, although they are not used.
 LOGITS_BYTES = 256 << 20
 # A part of other models reads single texts of a few words.
-_PART = {"n_ctx": 128, "n_seq": 4, "n_prefixes": 0, "n_threads": 1, "prompt_cells": 0}
+_PART = {
+    "n_ctx": 128, "n_seq": 4, "n_prefixes": 0, "n_threads": 1, "prompt_cells": 0, "answer_cells": 0,
+}  # fmt: skip
 # More idle prefixes for each running sequence cost buffers for logits and are seldom used again.
 PREFIXES_PER_SEQ = 4
 
@@ -60,10 +62,11 @@ def with_flags(
     return msgspec.structs.replace(config, **kept)
 
 
-# A context for prompts takes so much for its cells at most, and only where its model takes no more than this
-# share of the budget for all models.
+# Contexts for prompts, and for answers, take so much for their cells at most, and only where their model
+# takes no more than this share of the budget for all models.
 PROMPT_BYTES = 64 << 20
-PROMPT_SHARE = 0.5
+ANSWER_BYTES = 192 << 20
+SHARE_WITH_MORE = 0.5
 
 
 class ModelPlacer:
@@ -160,26 +163,31 @@ class ModelPlacer:
                 costs = await asyncio.to_thread(self._step_costs.load, config)
                 measures = self._settings.device.measure_when_idle
                 config = msgspec.structs.replace(config, step_costs=costs, measures_steps=measures)
-        config = self._with_prompt_cells(config, from_facts(facts))
+        config = self._with_more_cells(config, from_facts(facts))
         memory = worker_memory(from_facts(facts), WorkerSetup.of(config, self._repacked))
         need_bytes, words = memory.total_bytes + n_adapter_bytes, memory.explain()
         if n_adapter_bytes:
             words += f", adapters {n_adapter_bytes / 1e6:.0f} MB"
         return Placement(EngineClient, config, need_bytes, words, displaces=not model.is_part)
 
-    def _with_prompt_cells(self, config: EngineConfig, model: ModelShape) -> EngineConfig:
-        """With as many cells for prompts as take little memory: in one context, or none, where two could push
-        out another model."""
+    def _with_more_cells(self, config: EngineConfig, model: ModelShape) -> EngineConfig:
+        """With as many cells for prompts and for answers as take little memory: the first of these that could
+        push out no other model."""
         per_cell = max(1.0, kv_bytes_per_cell(model, config.kv_type))
-        able = msgspec.structs.replace(
-            config, prompt_cells=min(config.prompt_cells, int(PROMPT_BYTES / per_cell))
+        most = int(ANSWER_BYTES / per_cell / config.n_seq)
+        with_all = msgspec.structs.replace(
+            config,
+            prompt_cells=min(config.prompt_cells, int(PROMPT_BYTES / per_cell)),
+            answer_cells=min(config.answer_cells, most),
         )
+        with_prompts = msgspec.structs.replace(with_all, answer_cells=0)
+        with_one = msgspec.structs.replace(with_prompts, prompts_beside=False)
         budget = self._settings.pool.ram_budget_bytes
-        for one in (able, msgspec.structs.replace(able, prompts_beside=False)):
+        for one in (with_all, with_prompts, with_one):
             need_bytes = worker_memory(model, WorkerSetup.of(one, self._repacked)).total_bytes
-            if budget is None or need_bytes <= PROMPT_SHARE * budget:
+            if budget is None or need_bytes <= SHARE_WITH_MORE * budget:
                 return one
-        return msgspec.structs.replace(config, prompt_cells=0)
+        return msgspec.structs.replace(with_one, prompt_cells=0)
 
     def _adapter_files(self, adapters: Sequence[InstalledModel]) -> tuple[AdapterFile, ...]:
         """The files of a model's adapters, checked as the model's own. One that is not the approved one is
@@ -208,7 +216,8 @@ class ModelPlacer:
             if is_assistant
             else min(engine.n_prefixes, PREFIXES_PER_SEQ * engine.n_seq),
             "prompts_beside": engine.prompts_beside,
-            "prompt_cells": 0 if is_assistant else engine.prompt_cells,  # see _with_prompt_cells
+            "answer_cells": 0 if is_assistant else engine.answer_cells,
+            "prompt_cells": 0 if is_assistant else engine.prompt_cells,  # see _with_more_cells
             # In so small a model, waiting at barriers costs more than a second thread saves; a sentence
             # encoder computes many texts at once.
             "n_threads": 1 if is_assistant and facts.task != "embed" else self._n_threads,

@@ -52,6 +52,13 @@ class EngineSettings(SettingsTable):
         description="with 2 or 3 threads, compute prompts on threads and in cells of their own while answers "
         "go on, each with `prompt_cells`; false: in turn with all threads",
     )
+    answer_cells: int = Field(
+        default=1024,
+        ge=0,
+        le=1 << 20,
+        description="KV cells of each running answer, in which it is computed apart from others, which is "
+        "faster; n_ctx / n_seq at most, and 192 MiB in all. Longer answers, and 0: together with them",
+    )
     step_budget_ms: float = Field(
         default=150.0,
         ge=5,

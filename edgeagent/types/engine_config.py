@@ -86,10 +86,10 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     to be faster. `speculation` "auto": compute likely tokens ahead where that is measured to pay; not where
     texts are `reproducible`. `cells_on_demand`: take memory for KV cells once they are used. `prompt_cells`:
     KV cells of a context in which prompts are computed apart from running answers; 0: none. `prompts_beside`:
-    on threads of their own, where there are few. `identity` is
-    the state of the file that was found good, None for any. `adapters` are loaded with the model, and each
-    request may name one. For the tasks "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most
-    texts of one step.
+    on threads of their own, where there are few. `answer_cells`: KV cells of each running answer apart from
+    the others; 0: none. `identity` is the state of the file that was found good, None for any. `adapters` are
+    loaded with the model, and each request may name one. For the tasks "embed" and "rerank" `n_ctx` is the
+    longest text and `n_seq` the most texts of one step.
     """
 
     identity: FileIdentity | None = None
@@ -120,6 +120,7 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     cells_on_demand: bool = False
     prompt_cells: int = 0
     prompts_beside: bool = True
+    answer_cells: int = 0
 
     @property
     def n_prompt_cells(self) -> int:
@@ -127,6 +128,12 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
         sequence runs."""
         is_able = self.task == "generate" and not self.reproducible and self.n_seq > 1
         return min(self.prompt_cells, self.n_ctx // 4) // 256 * 256 if is_able else 0
+
+    @property
+    def n_answer_cells(self) -> int:
+        """As many of `answer_cells` as there are for each of `n_seq` answers: all of `n_ctx` at most."""
+        is_able = self.task == "generate" and not self.reproducible and self.n_seq > 1
+        return min(self.answer_cells, self.n_ctx // self.n_seq) // 256 * 256 if is_able else 0
 
     @property
     def n_prompt_threads(self) -> int:

@@ -13,6 +13,7 @@ NAMES = {
     "peers": "llama-server of the same llama.cpp beside this: eight workloads, memory",
     "apart": "prompts beside running answers, in the cache of all and in a context of their own",
     "beside": "two threads that compute together, and two that each compute their own part",
+    "streams": "answers in the cache of all and in streams of their own, by their length",
     "cells": "what idle cells of the KV cache cost each step, and what moving them costs",
     "steps": "what steps were expected to cost, against what they took",
     "simulate": "recorded arrivals against the cost curves of devices, by policy of chunks",

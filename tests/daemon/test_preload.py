@@ -113,16 +113,16 @@ def test_what_cannot_be_begun_is_the_daemons_to_tell(
 
 
 @pytest.mark.process
-def test_prompts_get_cells_of_their_own_where_other_models_keep_their_room(
+def test_prompts_and_answers_get_cells_of_their_own_where_other_models_keep_their_room(
     configuration: Configuration,
 ) -> None:
     models = InstalledModels.of(configuration.resolved)
-    found: list[int] = []
+    found: list[tuple[int, int]] = []
     for budget in (None, 1 << 30, 64 << 20):
         pool = configuration.settings.pool.model_copy(update={"ram_budget_bytes": budget})
         settings = configuration.settings.model_copy(update={"pool": pool})
         placer = ModelPlacer(settings, models, n_threads=1)
         config = asyncio.run(placer.place("stories260k")).config
         assert isinstance(config, EngineConfig)
-        found.append(config.n_prompt_cells)
-    assert found == [2048, 2048, 0]
+        found.append((config.n_prompt_cells, config.n_answer_cells))
+    assert found == [(2048, 1024), (2048, 1024), (0, 0)]

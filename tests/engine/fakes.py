@@ -59,6 +59,7 @@ class FakeRunner:
         self.refuses_state = False
         self.n_packed = 0
         self.adapter: str | None = None
+        self.n_walking = 0
         self.prompts = None
         self.prompt_threads = ()
         self.prompt_ended = threading.Event()
@@ -69,6 +70,7 @@ class FakeRunner:
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
         self.steps.append(rows)
+        self.n_walking = sum(len(row.tokens) for row in rows)
         assert sum(row.n_outputs for row in rows) <= self.max_outputs, "llama.cpp would abort"
         self.before_step(rows)
         outputs = []
@@ -103,6 +105,9 @@ class FakeRunner:
     def trim(self, seq_id: int, n: int) -> None:
         assert self.can_trim or n == 0, "recurrent state cannot be cut"
         self.held[seq_id] = self.held.get(seq_id, [])[:n]
+
+    def settle(self, seq_id: int) -> None:
+        assert self.held[seq_id], "only what is kept is settled"
 
     def pack(self, runs: list[CellRun]) -> None:
         assert_covers(runs, self.held)

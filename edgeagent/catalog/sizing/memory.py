@@ -59,6 +59,7 @@ class WorkerSetup:
     is_drafting: bool = False
     prompt_cells: int = 0
     n_prompt_contexts: int = 1  # each with as many cells
+    answer_cells: int = 0  # of each of `n_seq` answers
 
     @classmethod
     def of(cls, config: EngineConfig, repacked: frozenset[str]) -> WorkerSetup:
@@ -76,6 +77,7 @@ class WorkerSetup:
             is_drafting=config.is_drafting,
             prompt_cells=config.n_prompt_cells,
             n_prompt_contexts=max(1, config.n_prompt_threads),
+            answer_cells=config.n_answer_cells,
         )
 
     @property
@@ -144,13 +146,18 @@ def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
     apart = replace(setup, n_ctx=n_own, n_prefixes=0, is_drafting=False)
     beside = replace(apart, n_batch=min(setup.n_batch, MOST_BESIDE))
     n_more = setup.n_prompt_contexts - 1 if n_own else 0
+    n_streamed = setup.answer_cells * setup.n_seq if setup.task == "generate" and can_cut else 0
+    streams = replace(setup, n_ctx=n_streamed, n_batch=setup.n_outputs)
     copies = twice if setup.use_mmap else 0
     return WorkerMemory(
         weights_bytes=model.weights_bytes + copies + once,
-        kv_bytes=kv_bytes(model, setup) + (1 + n_more) * (kv_bytes(model, apart) if n_own else 0),
+        kv_bytes=kv_bytes(model, setup)
+        + (1 + n_more) * (kv_bytes(model, apart) if n_own else 0)
+        + kv_bytes(model, streams),
         compute_bytes=compute_bytes(model, setup)
         + (compute_bytes(model, apart) if n_own else 0)
-        + (n_more * compute_bytes(model, beside) if n_more else 0),
+        + (n_more * compute_bytes(model, beside) if n_more else 0)
+        + (compute_bytes(model, streams) if n_streamed else 0),
         overhead_bytes=BASE_BYTES + VOCABULARY_BYTES_PER_TOKEN * model.n_vocab,
         template_bytes=TEMPLATE_BYTES if model.has_template and setup.task == "generate" else 0,
         repacked_bytes=copies + once,

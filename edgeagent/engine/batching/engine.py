@@ -369,4 +369,5 @@ class Engine:
         n_accepted = self._outcome.advance(work, rows, logits, self._clock())
         self._token_gaps.end_step(len(plan.decode), self._clock())
         self.estimate.count(plan.n_tokens + n_accepted)
-        self.parking.tidy(n_tokens, len(plan.decode))
+        n_walking = self._runner.n_walking
+        self.parking.tidy(min(n_tokens, n_walking), min(len(plan.decode), n_walking))

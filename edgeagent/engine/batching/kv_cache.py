@@ -37,6 +37,7 @@ class CellRun(NamedTuple):
 
 class KVMemory(Protocol):
     """The cells in llama.cpp: `copy` shares cells [0, n) of `src` with `dst`; `trim` drops cells from n on.
+    `settle` has the cells of a sequence where they can be shared: those of a running one may lie elsewhere.
 
     `pack` moves all cells, listed in `runs`, to the beginning of the cache, one run after another. It can
     move at most `n_movable` cells, which is 0 if the model's state cannot be moved.
@@ -47,6 +48,8 @@ class KVMemory(Protocol):
     def copy(self, src: int, dst: int, n: int) -> None: ...
 
     def trim(self, seq_id: int, n: int) -> None: ...
+
+    def settle(self, seq_id: int) -> None: ...
 
     def pack(self, runs: list[CellRun]) -> None: ...
 
@@ -212,6 +215,7 @@ class KVCache:
         if len(tokens) == 0:
             self.release(seq_id)
             return
+        self.memory.settle(seq_id)
         n_hits = int(seq_id in self._continued)
         self._continued.discard(seq_id)
         self._idle[seq_id] = IdlePrefix(

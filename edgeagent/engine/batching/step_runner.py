@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeagent.engine.batching.kv_cache import CellRun
 from edgeagent.engine.llama import kv_cells, kv_packing
+from edgeagent.engine.llama.answer_streams import AnswerStreams
 from edgeagent.engine.llama.batch import Row, StepAborted
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.prompt_context import PromptContext
@@ -30,6 +31,7 @@ class Runner(Protocol):
     can_trim: bool
     n_movable: int
     cell_bytes: int
+    n_walking: int  # tokens of the last step that walked the cells of all sequences
     candidates: Candidates
     prompts: PromptContext | None  # where prompts are computed apart from answers
     prompt_threads: list[PromptThread]  # and on threads of their own
@@ -51,6 +53,8 @@ class Runner(Protocol):
     def copy(self, src: int, dst: int, n: int) -> None: ...
 
     def trim(self, seq_id: int, n: int) -> None: ...
+
+    def settle(self, seq_id: int) -> None: ...
 
     def pack(self, runs: list[CellRun]) -> None: ...
 
@@ -88,21 +92,24 @@ class LlamaRunner:
         self.candidates = Candidates(llama.n_vocab)
         self.piece = llama.piece
         self.name = llama.text_of
-        self.copy = llama.copy
         self.n_movable = kv_packing.n_movable(llama)
+        self.n_walking = 0
         has_own = config.n_prompt_cells > 0 and self.cell_bytes > 0
-        self.prompts = PromptContext(llama, config) if has_own else None
+        self.prompts = PromptContext(llama, config, settle=self.settle) if has_own else None
         self.prompt_ended = threading.Event()
         self._contexts = [self.prompts] if self.prompts is not None else []
         if self.prompts is not None and config.n_prompt_threads:
             n_batch = min(MOST_BESIDE, config.n_batch)
             self._contexts += [
-                PromptContext(llama, config, n_batch) for _ in range(config.n_prompt_threads - 1)
+                PromptContext(llama, config, n_batch, self.settle)
+                for _ in range(config.n_prompt_threads - 1)
             ]
         self.prompt_threads = [
             PromptThread(context, self.prompt_ended)
             for context in self._contexts[: config.n_prompt_threads]
         ]
+        has_streams = config.n_answer_cells > 0 and self.cell_bytes > 0
+        self.streams = AnswerStreams(llama, config) if has_streams else None
         self.wait_briefly = llama.wait_briefly
 
     def arm(self) -> None:
@@ -118,36 +125,67 @@ class LlamaRunner:
     def use_adapter(self, adapter: str | None) -> None:
         self._llama.adapters.use(self._llama.context, adapter)
 
+    def settle(self, seq_id: int) -> None:
+        """Have all cells of a sequence in the unified cache."""
+        if self.streams is not None:
+            self.streams.settle(seq_id)
+
+    def copy(self, src: int, dst: int, n: int) -> None:
+        if self._n_unified(src, n) < n:
+            self.settle(src)
+        self._llama.copy(src, dst, n)
+
     def pack(self, runs: list[CellRun]) -> None:
-        kv_packing.pack(self._llama, runs)
+        """Pack what is in the unified cache of these runs."""
+        found = []
+        for run in runs:
+            last = run.first_pos + run.n
+            n = min(self._n_unified(seq_id, last) for seq_id in run.owners) - run.first_pos
+            if n > 0:
+                found.append(run._replace(n=n))
+        kv_packing.pack(self._llama, found)
 
     def lift(self, seq_id: int, first: int, last: int) -> memoryview:
+        self.settle(seq_id)
         return kv_cells.lift(self._llama, seq_id, first, last)
 
     def place(self, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool:
+        self.settle(seq_id)
         return kv_cells.place(self._llama, seq_id, first, last, data)
 
     def trim(self, seq_id: int, n: int) -> None:
         self._llama.trim(seq_id, n)
         for context in self._contexts:
             context.trim(seq_id, n)
+        if self.streams is not None:
+            self.streams.trim(seq_id, n)
 
     def set_threads(self, n_threads: int) -> None:
         self._llama.set_threads(n_threads)
+        if self.streams is not None:
+            self.streams.set_threads(n_threads)
         if self.prompts is not None and not self.prompts.is_running:
             self.prompts.set_threads(n_threads)
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
         prompts = self._rows_apart(rows, n_used)
         computed = self.prompts.compute(prompts) if self.prompts is not None and prompts else None
-        if computed is None:
-            return self._run_together(rows)
-        apart = {row.seq_id for row in prompts}
+        apart = set() if computed is None else {row.seq_id for row in prompts}
         rest = [row for row in rows if row.seq_id not in apart]
-        if not rest:
-            return computed
-        others = self._run_together(rest)
-        return _in_order(rows, apart, computed, others) if len(computed) else others
+        streamed = self._rows_streamed(rest, n_used)
+        together = [row for row in rest if row.seq_id not in streamed]
+        self.n_walking = sum(len(row.tokens) for row in together)
+        parts = [] if computed is None else [(prompts, computed)]
+        if streamed and self.streams is not None:
+            own = [row for row in rest if row.seq_id in streamed]
+            parts.append((own, self.streams.run(own)))
+        if together:
+            parts.append((together, self._run_together(together)))
+        return parts[0][1] if len(parts) == 1 else _in_order(rows, parts)
+
+    def _n_unified(self, seq_id: int, n: int) -> int:
+        """How many of the first n tokens of a sequence are in the unified cache."""
+        return n if self.streams is None else self.streams.n_settled(seq_id, n)
 
     def _rows_apart(self, rows: list[Row], n_used: int) -> list[Row]:
         """The rows that cost less in the context for prompts."""
@@ -155,26 +193,29 @@ class LlamaRunner:
             return []
         return [row for row in rows if self.prompts.is_worth(row, n_used)]
 
+    def _rows_streamed(self, rows: list[Row], n_used: int) -> set[int]:
+        """The sequences whose rows cost less in streams of their own."""
+        if self.streams is None or self._llama.adapters.current is not None:
+            return set()
+        return self.streams.take(rows, n_used)
+
     def _run_together(self, rows: list[Row]) -> np.ndarray[Any, Any]:
         batch = self._llama.batch
         batch.clear()
         for row in rows:
+            self.settle(row.seq_id)
             batch.add(row.seq_id, row.tokens, row.first_pos, n_outputs=row.n_outputs)
         return self._llama.decode()
 
 
 def _in_order(
-    rows: list[Row],
-    apart: set[int],
-    computed: np.ndarray[Any, Any],
-    others: np.ndarray[Any, Any],
+    rows: list[Row], parts: list[tuple[list[Row], np.ndarray[Any, Any]]]
 ) -> np.ndarray[Any, Any]:
-    """The logits of rows that were computed `apart`, and of the others, in the order of the rows."""
-    logits = np.empty((len(computed) + len(others), computed.shape[1]), np.float32)
-    parts = {True: iter(computed), False: iter(others)}
-    at = 0
-    for row in rows:
-        for _ in range(row.n_outputs):
-            logits[at] = next(parts[row.seq_id in apart])
-            at += 1
-    return logits
+    """The logits of rows that were computed in parts, in the order of the rows."""
+    by_sequence: dict[int, np.ndarray[Any, Any]] = {}
+    for part, logits in parts:
+        end = 0
+        for row in part:
+            end += row.n_outputs
+            by_sequence[row.seq_id] = logits[end - row.n_outputs : end]
+    return np.concatenate([by_sequence[row.seq_id] for row in rows])

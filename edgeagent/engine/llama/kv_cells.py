@@ -56,11 +56,16 @@ def lift(
     spare = llama.spare_id
     lib.llama_memory_seq_cp(llama.memory, seq_id, spare, first, last)
     try:
-        size = int(lib.llama_state_seq_get_size(llama.context, spare))
-        pages = room(size)
-        n = int(lib.llama_state_seq_get_data(llama.context, _address_of(pages), size, spare))
+        return read(llama.context, spare, room)
     finally:
         lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
+
+
+def read(context: Any, seq_id: int, room: Callable[[int], mmap.mmap] = new_pages) -> memoryview:
+    """The state of a whole sequence, in the pages that `room` gives. Raises: EngineFailed."""
+    size = int(lib.llama_state_seq_get_size(context, seq_id))
+    pages = room(size)
+    n = int(lib.llama_state_seq_get_data(context, address_of(pages), size, seq_id))
     if n == 0:
         raise EngineFailed("llama.cpp could not read its KV cache.")
     return memoryview(pages)[:n]
@@ -70,14 +75,14 @@ def place(llama: Context, seq_id: int, first: int, last: int, data: bytes | memo
     """Give a sequence that has the positions before `first` those up to `last`. False, and nothing has
     changed, where llama.cpp does not take the bytes or finds no room for them."""
     spare = llama.spare_id
-    n = int(lib.llama_state_seq_set_data(llama.context, _address_of(data), len(data), spare))
+    n = int(lib.llama_state_seq_set_data(llama.context, address_of(data), len(data), spare))
     if n:
         lib.llama_memory_seq_cp(llama.memory, spare, seq_id, first, last)
     lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
     return n > 0
 
 
-def _address_of(data: bytes | memoryview | mmap.mmap) -> Any:
+def address_of(data: bytes | memoryview | mmap.mmap) -> Any:
     """Where the bytes are. The caller keeps them."""
     return ctypes.cast(
         int(np.frombuffer(data, np.uint8).ctypes.data), ctypes.POINTER(ctypes.c_uint8)

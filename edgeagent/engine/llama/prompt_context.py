@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,18 @@ class PromptContext:
 
     It holds copies of what the main cache has, or what it is about to have. Engine thread only, except `run`
     and `abort`: while `run` is under way on another thread, `is_running` says so, and nobody else touches the
-    cells.
+    cells. `settle` puts all cells of a sequence into the main cache, where some lie elsewhere.
     """
 
-    def __init__(self, llama: Llama, config: EngineConfig, n_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        llama: Llama,
+        config: EngineConfig,
+        n_batch: int | None = None,
+        settle: Callable[[int], None] = lambda seq_id: None,
+    ) -> None:
         self._llama = llama
+        self._settle = settle
         self._flag = ctypes.create_string_buffer(b"0", 2)
         self.is_running = False
         self._n_cells = config.n_prompt_cells
@@ -100,6 +108,8 @@ class PromptContext:
     def prepare(self, rows: list[Row]) -> bool:
         """Get ready to run the rows. False where they do not fit."""
         self._free_gone()
+        for row in rows:
+            self._settle(row.seq_id)
         if not all(self._fetch(row, rows) for row in rows):
             return False
         self._rows = rows

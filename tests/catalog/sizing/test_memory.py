@@ -38,7 +38,7 @@ def made(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     ("name", "options"),
     [
         ("smollm2", {"kv_type": "q8_0", "n_ctx": 2048, "n_batch": 128, "n_seq": 2}),
-        ("llama-q4_0", {"kv_type": "f16", "n_ctx": 4096, "use_mmap": False}),
+        ("llama-q4_0", {"kv_type": "f16", "n_ctx": 4096, "use_mmap": False, "answer_cells": 512}),
         ("qwen2-q8_0", {"kv_type": "q8_0", "n_ctx": 4096, "prompt_cells": 1024}),
         ("gemma3-f16", {"kv_type": "f16", "n_ctx": 2048}),
         ("llama-q4_0-tied", {"kv_type": "q4_0", "n_ctx": 2048, "n_prefixes": 0}),

@@ -42,6 +42,9 @@ class Cells:
     def trim(self, seq_id: int, n: int) -> None:
         self.held[seq_id] = self.held.get(seq_id, [])[:n]
 
+    def settle(self, seq_id: int) -> None:
+        assert self.held[seq_id], "only what is kept is settled"
+
     def pack(self, runs: list[CellRun]) -> None:
         assert_covers(runs, self.held)
         self.n_packed += 1

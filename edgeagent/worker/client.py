@@ -16,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import msgspec
 
@@ -27,6 +27,9 @@ from edgeagent.worker.process import WorkerProcess, launch
 from edgeagent.worker.reply_stream import ReplyStream
 
 logger = logging.getLogger(__name__)
+
+# Read at once. asyncio's default of 256 KiB is a mapping of its own, made and dropped for each token.
+READ_BYTES = 64 << 10
 
 OnDeath = Callable[["WorkerClient", int | None], None]
 
@@ -137,6 +140,7 @@ class WorkerClient(asyncio.Protocol, ABC):
     async def _listen(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_connection(lambda: self, sock=sock)
+        cast(Any, self._transport).max_size = READ_BYTES
 
     @property
     def pid(self) -> int | None:

@@ -26,6 +26,7 @@ from edgeagent.settings.environment import listen_fds, notify_socket, watchdog_s
 from edgeagent.types.loopback import is_loopback
 from edgeagent.worker import log_format
 from edgeagent.worker.heap import map_large_blocks, use_one_arena, without_collections
+from edgeagent.worker.time_slice import shorten_time_slice
 
 logger = logging.getLogger(__name__)
 
@@ -107,4 +108,5 @@ def _serve(
             listen(sock)
         click.echo(f"edgeagent listens on {shown(sock)} (API under /v1, documentation at /schema)")
     sys.stdout.flush()
+    shorten_time_slice()
     asyncio.run(daemon.serve(sockets, read))

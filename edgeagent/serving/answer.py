@@ -164,6 +164,22 @@ class Answer:
             self._engines.record_answer(self.decision.model_id)
         return chunks
 
+    def pass_on(self, receiver: Callable[[TokenChunk], bool]) -> None:
+        """Give chunks that are only text to `receiver` as they come, while the caller waits in `take`, which
+        returns those that it does not take (False), and all others. Call it after the first chunks; answers
+        of engines elsewhere come by `take` alone."""
+        generation = self._generation
+        if not isinstance(generation, Generation):
+            return
+
+        def receive(chunk: TokenChunk) -> bool:
+            if not chunk.is_text or not receiver(chunk):
+                return False
+            self._n_chunks[chunk.index] = self._n_chunks.get(chunk.index, 0) + 1
+            return True
+
+        generation.receiver = receive
+
     def _note_head(self) -> None:
         """Tell that the system prompt and tools of this answer were used."""
         warm, request = self._engines.warm, self.engine_request

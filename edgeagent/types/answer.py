@@ -107,3 +107,10 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     notes: list[SchemaNote] = []
     tokens: list[int] = []
     retry_after_s: float | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is text in the middle of an answer, with its log-probabilities if any, and no more."""
+        return self.finish is None and not (
+            self.calls or self.scored or self.confidence or self.told or self.notes or self.tokens
+        )

@@ -23,10 +23,14 @@ class BoundedH11(h11.Connection):
     def send(self, event: Any) -> Any:
         """The bytes of an event. A piece of a chunked body leaves h11's state as it is: it is framed here,
         in a tenth of the time, since streams have one for each token."""
-        is_piece = type(event) is h11.Data and self.our_state is h11.SEND_BODY
-        if is_piece and type(getattr(self, "_writer", None)) is ChunkedWriter and event.data:
-            return b"%x\r\n%b\r\n" % (len(event.data), event.data)
+        if type(event) is h11.Data and event.data and self.is_sending_chunks:
+            return chunk(event.data)
         return super().send(event)
+
+    @property
+    def is_sending_chunks(self) -> bool:
+        """Whether a chunked body is being sent, so that a `chunk` of it may follow."""
+        return self.our_state is h11.SEND_BODY and type(self._writer) is ChunkedWriter
 
     def next_event(self) -> Any:
         event = super().next_event()
@@ -38,3 +42,8 @@ class BoundedH11(h11.Connection):
         elif isinstance(event, h11.Request):
             self._n_pieces = self._n_bytes = 0
         return event
+
+
+def chunk(data: bytes) -> bytes:
+    """A piece of a chunked body as it is sent. An empty one would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

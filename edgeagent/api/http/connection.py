@@ -20,7 +20,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeagent.api.http.body_rate import FREE_BYTES, BodyRate
-from edgeagent.api.http.bounded_h11 import BoundedH11
+from edgeagent.api.http.bounded_h11 import BoundedH11, chunk
 from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, Places
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.host_and_origin import request_id
@@ -54,6 +54,7 @@ class GuardedProtocol(H11Protocol):
     write_timeout_s = 30.0
     daemon_shutdown = Shutdown()
     body_rate = BodyRate()
+    conn: BoundedH11
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -200,6 +201,17 @@ class GuardedProtocol(H11Protocol):
     def is_reading(self) -> bool:
         """Whether the client takes what is sent, so that sending a piece does not wait."""
         return not self.flow.write_paused
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether a chunk of the response that is being sent can be written, so that the client reads it
+        next."""
+        is_blocked = self.flow.write_paused or self._socket.is_closing()
+        return not is_blocked and self.conn.is_sending_chunks
+
+    def write_chunk(self, data: bytes) -> None:
+        """Write a chunk of the response, where it `takes_chunks`. `data` is not empty."""
+        self._socket.write(chunk(data))
 
     # --- places
 

@@ -101,6 +101,7 @@ class Idempotency:
     async def _do(self, attempt: Attempt, scope: Scope, receive: Receive, send: Send) -> None:
         """Do the request, and keep its answer if it has no error."""
         recorder = _Recorder(send)
+        context_of(scope).is_recorded = True
         answer: WholeAnswer | None = None
         try:
             await self._app(scope, self._patient(attempt, receive), recorder)

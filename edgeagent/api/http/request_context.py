@@ -26,7 +26,7 @@ class RequestContext:
 
     `connection` and `shutdown` come from the server, `request_id` from host_and_origin.py, `caller`,
     `admission` and `body` from auth.py, `error` from whatever refuses the request. `timeout_s` and
-    `is_stream` are fields of the body (body.py).
+    `is_stream` are fields of the body (body.py). `is_recorded`: a layer keeps all that is sent.
     """
 
     connection: GuardedProtocol | None = None
@@ -39,6 +39,7 @@ class RequestContext:
     arrived_s: float = field(default_factory=time.monotonic)
     timeout_s: float | None = None
     is_stream: bool = False
+    is_recorded: bool = False
 
     @property
     def known_caller(self) -> Caller:

@@ -31,7 +31,8 @@ class ResponseSender:
         self._scope = scope
         self._send = send
         self._write_timeout_s = write_timeout_s
-        self._connection = context_of(scope).connection
+        self._context = context_of(scope)
+        self._connection = self._context.connection
         self.is_started = False
         self.is_over = False
 
@@ -66,6 +67,19 @@ class ResponseSender:
             async with asyncio.timeout(self._write_timeout_s):
                 await self._send(message)
         self.is_over = not more
+
+    @property
+    def can_pass(self) -> bool:
+        """Whether a piece of the stream can be passed on at once: the client reads what it is sent, and no
+        layer has to see the pieces."""
+        connection = self._connection
+        return connection is not None and connection.takes_chunks and not self._context.is_recorded
+
+    def pass_on(self, body: bytes) -> None:
+        """Send a piece of the stream from a callback, where `can_pass`. It is given to the socket before
+        this returns, past the layers, which change the head and the end of a response only."""
+        assert self._connection is not None, "can_pass says so"
+        self._connection.write_chunk(body)
 
     async def whole(self, content_type: bytes, body: bytes, headers: Headers = ()) -> None:
         """A response of one piece."""

@@ -7,6 +7,7 @@ stream that stays silent for longer, during a long prefill, sends pings.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -90,6 +91,7 @@ class AnswerResponse:
         self._ping_interval_s = ping_interval_s
         self._write_timeout_s = write_timeout_s
         self._decision = answer.decision
+        self._passed_s = 0.0  # when the last chunk was sent past `_take`
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope)
@@ -130,18 +132,33 @@ class AnswerResponse:
     async def _stream(
         self, sender: ResponseSender, answer: Answer, context: RequestContext
     ) -> None:
+        is_passing = False
         while chunks := await self._take(sender, answer):
             self._follow_decision()
             if self._keep is not None:
                 self._writer.collect(chunks)
             await self._start_stream(sender)
             await sender.piece(self._writer.events(chunks))
+            if not is_passing:  # from the second chunk on: until then the request may be repeated
+                answer.pass_on(lambda chunk: self._pass(sender, chunk))
+                is_passing = True
         if self._keep is not None:
             await self._keep()
         events = self._writer.last_events(answer)
         context.charge(answer.n_tokens)
         answer.log()
         await sender.piece(events, more=False)
+
+    def _pass(self, sender: ResponseSender, chunk: TokenChunk) -> bool:
+        """Send a chunk as it comes, while `_take` waits. False: `_take` is to return it."""
+        if not sender.can_pass:
+            return False
+        if self._keep is not None:
+            self._writer.collect([chunk])
+        if piece := self._writer.events([chunk]):
+            sender.pass_on(piece)
+            self._passed_s = time.monotonic()
+        return True
 
     def _follow_decision(self) -> None:
         """Tell the writer where a route has chosen another model since."""
@@ -150,15 +167,20 @@ class AnswerResponse:
             self._writer.decided(self._decision)
 
     async def _take(self, sender: ResponseSender, answer: Answer) -> list[TokenChunk]:
-        """The next chunks; a ping for each interval that passes without any."""
+        """The next chunks that `_pass` has not sent; a ping for each interval that passes without any."""
+        silent_since_s = time.monotonic()  # the clock of the event loop
         while True:
             try:
-                async with asyncio.timeout(self._ping_interval_s):
+                async with asyncio.timeout_at(silent_since_s + self._ping_interval_s):
                     return await answer.take()
             except TimeoutError:
+                if self._passed_s > silent_since_s:
+                    silent_since_s = self._passed_s
+                    continue
                 if self._writer.ping is not None:
                     await self._start_stream(sender)
                     await sender.piece(self._writer.ping)
+                silent_since_s = time.monotonic()
 
     async def _start_stream(self, sender: ResponseSender) -> None:
         if not sender.is_started:

@@ -30,6 +30,7 @@ import pytest
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.install_record import read_record
 from edgeagent.catalog.model_library import Library
+from edgeagent.pool.int8_kernels import has_ctranslate2
 from edgeagent.settings.old_names import OLD_NAMES
 from tests import http_clients, processes
 from tests.catalog.mutants import STR, U32, Key, scalar, take_apart, text
@@ -54,6 +55,7 @@ KEY_FILE = "EDGEAGENT_STORE__KEY_FILE"
 # Threads of each worker. One by default: daemons of several tests share the cores, and threads that share
 # one core wait for each other.
 N_THREADS = int(os.environ.get("TEST_N_THREADS", "1"))
+needs_int8 = pytest.mark.skipif(not has_ctranslate2(), reason="CTranslate2 is not installed")
 # Part of the hypothesis examples that a run tries; 1 or more for a thorough run.
 EXAMPLES = float(os.environ.get("TEST_EXAMPLES", "0.25"))
 TEMPLATE_KEY, CONTEXT_KEY = b"tokenizer.chat_template", b"llama.context_length"

@@ -22,11 +22,12 @@ from edgeagent.device.measurement import Measurement
 from edgeagent.device.step_cost_store import StepCostStore
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, ModelAltered
+from edgeagent.pool.int8_kernels import has_ctranslate2, int8_kernels
 from edgeagent.pool.memory import Placement
 from edgeagent.pool.speech_placement import speech_placement
 from edgeagent.settings import Settings
 from edgeagent.settings.settings_sources import ResolvedSettings
-from edgeagent.types.engine_config import AdapterFile, EngineConfig, Task
+from edgeagent.types.engine_config import AdapterFile, EngineConfig, Int8Kernels, Task
 from edgeagent.types.engine_flags import CacheFlags, EngineFlags
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class ModelPlacer:
     """Makes the configuration of a worker for each model. Event loop's thread only.
 
     `n_threads` is what one engine may use; `repacked` names the tensor types that llama.cpp rearranges
-    here; `measured` gives what is known of this device's speed, `step_costs` what steps of a model cost.
+    here; `features` are the processor's; `measured` gives what is known of this device's speed, `step_costs`
+    what steps of a model cost.
     `flags_of` gives what a model file runs fastest with here, which counts except for `own_settings`.
     `on_altered` is called with the id of a model whose file is not the approved one.
     """
@@ -85,6 +87,7 @@ class ModelPlacer:
         *,
         n_threads: int,
         repacked: frozenset[str] = frozenset(),
+        features: Sequence[str] = (),
         measured: Callable[[], Measurement | None] = lambda: None,
         step_costs: StepCostStore | None = None,
         flags_of: Callable[[Path], EngineFlags | None] = lambda path: None,
@@ -95,6 +98,7 @@ class ModelPlacer:
         self._models = models
         self._n_threads = n_threads
         self._repacked = repacked
+        self._features = features
         self._measured = measured
         self._step_costs = step_costs
         self._flags_of = flags_of
@@ -116,6 +120,7 @@ class ModelPlacer:
             models,
             n_threads=settings.engine.n_threads or device.capacity.n_threads_max,
             repacked=repacked_types(device.system.architecture or "", device.cpu.features),
+            features=device.cpu.features,
             measured=benchmark.kept,
             step_costs=benchmark.step_costs,
             flags_of=benchmark.engine_flags.load,
@@ -153,7 +158,9 @@ class ModelPlacer:
         if model.is_part:
             config = msgspec.structs.replace(config, task="embed", **_PART)
         elif task != "generate":
-            config = self._for_whole_texts(config, facts, task)
+            # The intents of an assistant were calibrated on the vectors that llama.cpp computes.
+            is_embedding = task == "embed" and not self._models.is_assistant(model)
+            config = self._for_whole_texts(config, facts, task, is_embedding)
         else:
             adapters = self._models.adapters_of(model_id)
             files = await asyncio.to_thread(self._adapter_files, adapters)
@@ -228,7 +235,9 @@ class ModelPlacer:
         }
         return msgspec.convert(engine.model_dump() | own, EngineConfig)
 
-    def _for_whole_texts(self, config: EngineConfig, facts: ModelFacts, task: Task) -> EngineConfig:
+    def _for_whole_texts(
+        self, config: EngineConfig, facts: ModelFacts, task: Task, is_embedding: bool
+    ) -> EngineConfig:
         """The configuration of the same model for embedding: whole texts, one or many in a step."""
         n_rows = LOGITS_BYTES // (4 * (facts.n_vocab or 1))
         return msgspec.structs.replace(
@@ -237,7 +246,12 @@ class ModelPlacer:
             n_ctx=min(self._settings.engine.n_ctx, facts.n_ctx_train, max(512, n_rows)),
             n_seq=TEXTS_PER_STEP,
             n_prefixes=0,
+            int8_kernels=self._int8_kernels(facts) if is_embedding else None,
         )
+
+    def _int8_kernels(self, facts: ModelFacts) -> Int8Kernels | None:
+        wanted = self._settings.engine.int8_encoders
+        return int8_kernels(wanted, facts, self._features, is_installed=has_ctranslate2())
 
     def _prefill_tok_s(self, facts: ModelFacts) -> float | None:
         """The measured prefill rate, scaled by size to this model: the scheduler's first guess."""

@@ -15,6 +15,9 @@ from edgeagent.types.worker_config import WorkerConfig, WorkerFacts, WorkerHealt
 Task = Literal["generate", "embed", "rerank", "transcribe"]
 
 
+# Functions of CTranslate2 beside the products of integers.
+Int8Kernels = Literal["avx512", "default"]
+
 # Logits that a step can have at least beside one for each sequence, where tokens are drafted.
 DRAFT_OUTPUTS = 12
 
@@ -89,7 +92,9 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     on threads of their own, where there are few. `answer_cells`: KV cells of each running answer apart from
     the others; 0: none. `identity` is the state of the file that was found good, None for any. `adapters` are
     loaded with the model, and each request may name one. For the tasks "embed" and "rerank" `n_ctx` is the
-    longest text and `n_seq` the most texts of one step.
+    longest text and `n_seq` the most texts of one step. `int8_kernels`: an embedding model is computed with
+    8-bit integers by CTranslate2, with its functions for AVX-512 or with those that it chooses; None: as its
+    file says, by llama.cpp.
     """
 
     identity: FileIdentity | None = None
@@ -121,6 +126,7 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     prompt_cells: int = 0
     prompts_beside: bool = True
     answer_cells: int = 0
+    int8_kernels: Int8Kernels | None = None
 
     @property
     def n_prompt_cells(self) -> int:

@@ -83,7 +83,7 @@ def enter(
     `read` lists files and directories that it may still read, besides the libraries of Python and C, which
     `may_import=False` excludes. With `may_fork` it may fork processes, without executing programs, and end
     them. If `parent`, the process that it shall die with, has ended already, this process ends here. With
-    `asks_mappings` it may call `private_mappings` once.
+    `asks_mappings` it may call `private_mappings` or `file_mappings` once.
     """
     global _own_statm, _own_maps
     libc = ctypes.CDLL(None, use_errno=True)
@@ -188,18 +188,32 @@ def private_mappings() -> list[tuple[int, int]]:
     """The addresses, first and end, of the memory that this process has for itself alone: no file, no heap,
     no stack of the first thread. Empty where `enter` was not told so, the second time, and where the kernel
     does not tell."""
+    return [
+        addresses for addresses, rights, inode, name in _mappings()
+        if rights == b"rw-p" and inode == 0 and not name
+    ]  # fmt: skip
+
+
+def file_mappings(path: str) -> list[tuple[int, int]]:
+    """The addresses where a file is mapped for reading. Empty where `private_mappings` is."""
+    file = Path(path).stat().st_ino
+    return [
+        addresses for addresses, rights, inode, _ in _mappings()
+        if inode == file and rights.startswith(b"r--")
+    ]  # fmt: skip
+
+
+def _mappings() -> Iterator[tuple[tuple[int, int], bytes, int, bytes]]:
+    """Addresses, rights, inode and name of each mapping, once."""
     global _own_maps
-    found: list[tuple[int, int]] = []
     if _own_maps is None:
-        return found
+        return
     descriptor, _own_maps = _own_maps, None
     with contextlib.suppress(OSError), os.fdopen(descriptor, "rb") as maps:
         for line in maps:
             addresses, rights, _, _, inode, *name = line.split(None, 5)
-            if rights == b"rw-p" and inode == b"0" and not name:
-                start, end = addresses.split(b"-")
-                found.append((int(start, 16), int(end, 16)))
-    return found
+            start, end = addresses.split(b"-")
+            yield (int(start, 16), int(end, 16)), rights, int(inode), b"".join(name)
 
 
 def rss_bytes(pid: int | None = None) -> int:

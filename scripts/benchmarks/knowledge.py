@@ -224,6 +224,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     settings: dict[str, Any] = {"preload": False, "n_threads": args.threads}
     if args.embedding_model is not None:
         settings["knowledge.embedding_model"] = args.embedding_model
+    settings["engine.int8_encoders"] = args.int8_encoders
     with serving(args.models_dir, **settings) as daemon:
         process = psutil.Process(daemon.process.pid)
         before_mb = process.memory_info().rss / 1e6
@@ -287,6 +288,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=10_000, help="at least so many")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--embedding-model", help="default: the installed one")
+    parser.add_argument("--int8-encoders", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--rerank", action="store_true", help="a cross-encoder is installed")
     parser.add_argument("--unanswerable", type=int, default=250, metavar="DOCUMENTS",
                         help="documents of the store without the answers; 0: leave this out")  # fmt: skip

@@ -102,7 +102,10 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         settings = resolve(flags={"state_dir": state, "store_key_file": key}).settings
         with open_store(settings) as store:
             store.write(lambda db: fill(db, new, made)).result()
-        own = {"state_dir": str(state), "store_key_file": str(key), "n_threads": args.threads}
+        own = {
+            "state_dir": str(state), "store_key_file": str(key), "n_threads": args.threads,
+            "engine.int8_encoders": args.int8_encoders,
+        }  # fmt: skip
         with serving(args.models_dir, preload=False, **own) as daemon:
             http = httpx.Client(base_url=daemon.url, timeout=120)
             for method in METHODS:
@@ -130,6 +133,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--int8-encoders", choices=("auto", "on", "off"), default="auto")
     args = parser.parse_args()
     table = Table(f"{args.chunks} chunks", "p50 ms", "p95 ms", title=machine.describe())
     for method, values in measure(args).items():

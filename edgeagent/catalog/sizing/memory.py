@@ -36,6 +36,8 @@ BASE_BYTES = 46_000_000
 # A token's text in two tables, its merge rule in a third, and 16 bytes in the sampler's arrays.
 VOCABULARY_BYTES_PER_TOKEN = 300
 TEMPLATE_BYTES = 24_300_000
+# CTranslate2: its library, its copy of the vocabulary and its heap.
+INT8_BASE_BYTES = 54_000_000
 _MB = 1e6
 
 
@@ -60,6 +62,7 @@ class WorkerSetup:
     prompt_cells: int = 0
     n_prompt_contexts: int = 1  # each with as many cells
     answer_cells: int = 0  # of each of `n_seq` answers
+    n_int8_threads: int = 0  # that compute an encoder with CTranslate2
 
     @classmethod
     def of(cls, config: EngineConfig, repacked: frozenset[str]) -> WorkerSetup:
@@ -78,6 +81,7 @@ class WorkerSetup:
             prompt_cells=config.n_prompt_cells,
             n_prompt_contexts=max(1, config.n_prompt_threads),
             answer_cells=config.n_answer_cells,
+            n_int8_threads=config.n_threads if config.int8_kernels is not None else 0,
         )
 
     @property
@@ -139,6 +143,8 @@ class WorkerMemory:
 
 def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
     """The memory of a worker that has loaded `model` with `setup` and has run one full step."""
+    if setup.n_int8_threads:
+        return _int8_memory(model, setup)
     twice, once = repacked_bytes(model, setup.repacked)
     # Not where a state cannot be cut: recurrent models, and those with a sliding window.
     can_cut = not model.state_width and model.n_caches == 1
@@ -161,6 +167,19 @@ def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
         overhead_bytes=BASE_BYTES + VOCABULARY_BYTES_PER_TOKEN * model.n_vocab,
         template_bytes=TEMPLATE_BYTES if model.has_template and setup.task == "generate" else 0,
         repacked_bytes=copies + once,
+    )
+
+
+def _int8_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
+    """An encoder with matrices of 8-bit integers. Each thread computes a text of its own, with the scores of
+    its attention; the file's own weights leave memory when the integers are made."""
+    per_token = 4 * (4 * model.n_embd + 3 * model.n_ff) + 4 * model.n_head * setup.n_ctx
+    return WorkerMemory(
+        weights_bytes=model.n_params,
+        kv_bytes=0,
+        compute_bytes=setup.n_int8_threads * setup.n_ctx * per_token,
+        overhead_bytes=BASE_BYTES + INT8_BASE_BYTES + VOCABULARY_BYTES_PER_TOKEN * model.n_vocab,
+        template_bytes=0,
     )
 
 

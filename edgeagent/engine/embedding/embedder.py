@@ -44,9 +44,11 @@ _NO_NUMBERS = "The model computed numbers that are none: check its file."
 
 
 class TextEncoder(Protocol):
-    """What the embedder needs of a model. `n_texts` is the most it takes in one step."""
+    """What the embedder needs of a model. `n_texts` is the most it takes in one step; `n_parallel`: how many
+    it computes side by side, each by one thread."""
 
     n_texts: int
+    n_parallel: int
 
     def encode(self, texts: Sequence[array[int]]) -> np.ndarray[Any, Any]: ...
 
@@ -59,7 +61,8 @@ class TextEncoder(Protocol):
 
 @dataclass(eq=False)
 class EmbeddingRequest:
-    """A request in progress. `texts` are those that are not computed yet, in order."""
+    """A request in progress. `texts` are those that are not computed yet, in the order in which they are
+    computed. `order`: the places in it of all texts as they were given; None: the same order."""
 
     request_id: int
     spec: EmbedSpec | RerankSpec
@@ -68,26 +71,33 @@ class EmbeddingRequest:
     n_prompt: int = 0
     started_s: float | None = None
     is_cancelled: bool = False
+    order: list[int] | None = None
     vectors: list[np.ndarray[Any, Any]] = field(default_factory=list)
 
 
-def plan_texts(lengths: Sequence[Sequence[int]], n_tokens: int, n_texts: int) -> list[int]:
-    """How many of its next texts each request gets in a step of `n_tokens` and `n_texts` at most.
+def plan_texts(
+    lengths: Sequence[Sequence[int]], n_tokens: int, n_texts: int, n_parallel: int = 1
+) -> list[int]:
+    """How many of its next texts each request gets in a step of `n_texts` at most, of which `n_parallel`
+    threads compute `n_tokens` each.
 
     One of each in turn, from the first request on; one whose next text does not fit gets no more. The
-    first text of all is taken whatever its length.
+    first text of each thread is taken whatever its length.
     """
     counts = [0] * len(lengths)
     open_ones = [i for i, waiting in enumerate(lengths) if waiting]
-    used, taken = 0, 0
+    loads = [0] * n_parallel
+    taken = 0
     while open_ones and taken < n_texts:
         still = []
         for i in open_ones:
             need = lengths[i][counts[i]]
-            if taken == n_texts or (taken and used + need > n_tokens):
+            least = loads.index(min(loads))
+            if taken == n_texts or (loads[least] and loads[least] + need > n_tokens):
                 continue
             counts[i] += 1
-            used, taken = used + need, taken + 1
+            loads[least] += need
+            taken += 1
             if counts[i] < len(lengths[i]):
                 still.append(i)
         open_ones = still
@@ -156,6 +166,12 @@ class Embedder:
                 ),
             )
             return
+        if self._encoder.n_parallel > 1:
+            # Texts of about the same length end at about the same time.
+            texts = list(request.texts)
+            by_length = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+            request.texts = deque(texts[i] for i in by_length)
+            request.order = inverse(by_length)
         self._queue.append(request)
 
     def _retry_after_s(self) -> float:
@@ -167,7 +183,8 @@ class Embedder:
         requests = list(self._queue)
         n_texts = self._encoder.n_texts
         lengths = [[len(text) for text in islice(request.texts, n_texts)] for request in requests]
-        counts = plan_texts(lengths, self._step_tokens(), n_texts)
+        n_parallel = min(self._encoder.n_parallel, self._threads.first)
+        counts = plan_texts(lengths, self._step_tokens(n_parallel), n_texts, n_parallel)
         work = [(request, n) for request, n in zip(requests, counts, strict=True) if n]
         if not work:
             return False
@@ -196,11 +213,12 @@ class Embedder:
                 )
                 self._leave(request, error)
 
-    def _step_tokens(self) -> int:
-        """The tokens that can be computed within the time of one step."""
+    def _step_tokens(self, n_parallel: int) -> int:
+        """The tokens that can be computed within the time of one step, by each of those that compute."""
         if self._tok_s is None:
             return MIN_STEP_TOKENS
-        n = int(self._tok_s * self._config.step_budget_ms / 1e3 * self._chunk_share)
+        budget_s = self._config.step_budget_ms / 1e3 * self._chunk_share
+        n = int(self._tok_s * budget_s / n_parallel)
         return min(self._config.n_batch, MAX_STEP_TOKENS, max(MIN_STEP_TOKENS, n))
 
     def _compute(self, work: list[tuple[EmbeddingRequest, int]]) -> np.ndarray[Any, Any]:
@@ -209,7 +227,10 @@ class Embedder:
         lane = 1 + (
             n_tokens >= MIN_STEP_TOKENS
         )  # small steps and full ones have their own thread counts
-        n_threads = self._n_threads = self._threads.pick(lane)
+        # Threads that compute texts of their own do not wait for each other: as many as there are.
+        is_parallel = self._encoder.n_parallel > 1
+        n_threads = self._threads.first if is_parallel else self._threads.pick(lane)
+        self._n_threads = n_threads
         self._encoder.set_threads(n_threads)
         self._encoder.arm()
         self.computing = frozenset(request for request, _ in work)
@@ -219,7 +240,8 @@ class Embedder:
         finally:
             self.computing = frozenset()
         took = time.perf_counter() - started
-        self._threads.observe(lane, n_threads, took / n_tokens)
+        if not is_parallel:
+            self._threads.observe(lane, n_threads, took / n_tokens)
         self._n_steps += 1
         if n_tokens >= MIN_STEP_TOKENS or self._tok_s is None:
             rate = n_tokens / took
@@ -268,6 +290,8 @@ class Embedder:
 def result_of(request: EmbeddingRequest, started_s: float, now: float) -> Vectors | Scores:
     """What a request gets for all that was computed. Raises: EngineFailed for NaN."""
     rows = np.concatenate(request.vectors)
+    if request.order is not None:
+        rows = rows[request.order]
     queue_ms, total_ms = 1e3 * (started_s - request.arrived_s), 1e3 * (now - request.arrived_s)
     if isinstance(request.spec, RerankSpec):
         if not np.isfinite(rows).all():
@@ -284,6 +308,14 @@ def result_of(request: EmbeddingRequest, started_s: float, now: float) -> Vector
         queue_ms=queue_ms,
         total_ms=total_ms,
     )
+
+
+def inverse(order: Sequence[int]) -> list[int]:
+    """Where each number stands in `order`."""
+    places = [0] * len(order)
+    for place, number in enumerate(order):
+        places[number] = place
+    return places
 
 
 def unit(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -28,7 +28,10 @@ _WORD_PIECE = 3  # llama.h: enum llama_vocab_type
 
 class Encoder(Llama):
     """One loaded embedding model, or a cross-encoder. Engine thread only, except `abort` and the
-    vocabulary. `width` counts the numbers that a text gives."""
+    vocabulary. `width` counts the numbers that a text gives. `n_parallel` texts are computed side by side,
+    each by one thread; 1: all threads compute all texts of a step."""
+
+    n_parallel = 1
 
     def __init__(self, config: EngineConfig) -> None:
         super().__init__(config)

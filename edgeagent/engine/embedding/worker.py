@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from edgeagent.engine import protocol
 from edgeagent.engine.embedding.embedder import Embedder, EmbeddingRequest
-from edgeagent.engine.embedding.encoder import Encoder
+from edgeagent.engine.embedding.int8_encoder import make_encoder
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread, check_ids
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
 from edgeagent.types.engine_config import EngineConfig, EngineFacts
@@ -42,7 +42,7 @@ class EmbeddingWorker:
         self._config = config
         self._requests: dict[int, EmbeddingRequest] = {}
         self._loop = Loop(channel)
-        self._encoder = Encoder(config)
+        self._encoder = make_encoder(config)
         self._encoder.warm_up()
         self._tokenizer = TokenizerThread(config, self._encoder, channel)
         self._embedder = Embedder(

@@ -1,4 +1,4 @@
-"""Gives memory back that holds nothing but zeros.
+"""Gives memory back that holds nothing but zeros, or what lies in a file.
 
 llama.cpp fills the KV cache with zeros when it makes a context, and so takes memory for every cell, although
 few are in use most of the time: SmolLM2-135M with 16,384 cells takes 377 MB for them, and 104 for its
@@ -49,6 +49,13 @@ def give_back(mappings: Iterable[Range]) -> int:
             if libc.madvise(inner, ctypes.c_size_t(n_inner), _DONTNEED) == 0:
                 n_bytes += n_inner
     return n_bytes
+
+
+def drop(mappings: Iterable[Range]) -> None:
+    """Take the pages of mapped files out of memory; those that are read again come back from the file."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for start, end in mappings:
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONTNEED)
 
 
 def _joined(runs: Iterable[Range]) -> list[Range]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,8 +18,10 @@ from edgeagent.catalog.sizing.memory import WorkerSetup, kv_bytes, repacked_byte
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.device.probe import probe
+from edgeagent.types.engine_config import EngineConfig
 from tests.catalog.synthetic import DESIGNS, write_model
 from tests.catalog.worker_rss import measured_rss
+from tests.conftest import needs_int8
 
 NAMES = ("llama-q4_0", "qwen2-q8_0", "gemma3-f16", "llama-q4_0-tied")
 N_LAYERS = 2  # what a layer takes is seen with two as with twelve
@@ -60,6 +63,7 @@ async def test_the_estimate_is_within_a_tenth_of_what_a_worker_takes(
     [
         ("minilm", {"n_ctx": 256, "n_batch": 128}),
         ("qwen2-pooled", {"n_ctx": 256, "n_batch": 128}),
+        pytest.param("minilm", {"n_ctx": 256, "int8_kernels": "default"}, marks=needs_int8),
     ],
 )
 async def test_the_estimate_of_a_worker_that_embeds_is_within_a_tenth(
@@ -72,7 +76,8 @@ async def test_the_estimate_of_a_worker_that_embeds_is_within_a_tenth(
     device = probe()
     repacked = repacked_types(device.system.architecture or "", device.cpu.features)
     options |= {"task": "embed", "n_seq": 64, "n_prefixes": 0}
-    setup = WorkerSetup(repacked=repacked, **options)  # type: ignore[arg-type]
+    own: dict[str, Any] = {"model_id": name, "path": "", "n_threads": 1}
+    setup = WorkerSetup.of(EngineConfig(**(own | options)), repacked)
     estimate = worker_memory(from_facts(inspect(path)), setup)
     worker, template = await measured_rss(path, **options)
     print(f"estimate {estimate.explain()}, measured {worker / 1e6:.1f} MB")

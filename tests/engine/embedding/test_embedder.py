@@ -16,19 +16,23 @@ from edgeagent.engine.embedding.embedder import Embedder, EmbeddingRequest, plan
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.unary_requests import EmbedSpec, Vectors
+from edgeagent.types.worker_config import ComputeLimits
 
 
 class FakeEncoder:
     """A text of n tokens that begins with t is (t, n, 1)."""
 
     n_texts = 8
+    n_parallel = 1
 
     def __init__(self) -> None:
         self.steps: list[list[int]] = []  # first tokens, step by step
+        self.lengths: list[list[int]] = []
         self.error: Exception | None = None
 
     def encode(self, texts: Sequence[array[int]]) -> np.ndarray[Any, Any]:
         self.steps.append([text[0] for text in texts])
+        self.lengths.append([len(text) for text in texts])
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -101,6 +105,19 @@ def test_a_step_takes_one_text_of_each_in_turn(lengths, n_tokens, n_texts, expec
     assert plan_texts(lengths, n_tokens, n_texts) == expected
 
 
+@pytest.mark.parametrize(
+    ("lengths", "n_parallel", "expected"),
+    [
+        ([[200, 190, 150, 100]], 2, [2]),  # one for each thread, however long
+        ([[90, 60, 40, 10, 80]], 2, [4]),
+        ([[90], [90], [90]], 2, [1, 1, 0]),
+        ([[200, 190], [10]], 4, [2, 1]),
+    ],
+)
+def test_each_thread_has_texts_of_its_own(lengths, n_parallel, expected):
+    assert plan_texts(lengths, 100, 8, n_parallel) == expected
+
+
 @given(
     st.lists(st.lists(st.integers(1, 600), min_size=1, max_size=20), min_size=1, max_size=10),
     st.integers(32, 512),
@@ -124,6 +141,22 @@ def test_every_text_has_its_own_vector_of_length_one_in_the_order_given():
         np.testing.assert_allclose(row, np.array([3, n, 1]) / np.linalg.norm([3, n, 1]), rtol=1e-6)
     assert house.results[3].n_prompt == 386
     assert sorted(house.forgotten) == [3, 4] and house.embedder.is_idle
+
+
+def test_texts_side_by_side_are_of_about_a_length_and_answered_in_the_order_given():
+    house = House(n_threads=2)
+    house.encoder.n_parallel = 2
+    lengths = (5, 70, 220, 300, 9, 210, 290)
+    house.ask(3, *lengths)
+    house.run()
+    assert house.encoder.lengths == [[300, 290], [220, 210], [70, 9, 5]]
+    for row, n in zip(rows(house.results[3]), lengths, strict=True):
+        np.testing.assert_allclose(row, np.array([3, n, 1]) / np.linalg.norm([3, n, 1]), rtol=1e-6)
+    assert house.embedder.health(1).n_threads == 2
+    house.embedder.limit(ComputeLimits(n_threads=2, n_cores_taken=1))
+    house.ask(4, 200, 100)
+    house.embedder.step()
+    assert house.encoder.lengths[-1] == [200] and house.embedder.health(1).n_threads == 1
 
 
 def test_one_text_does_not_wait_for_a_list_of_thousands():

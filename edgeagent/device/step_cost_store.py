@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "step_costs.json"
 _MAX_KEPT = 16
 _MAX_FILE_BYTES = 256 * 1024
-_SCHEME = 2  # increase when the meaning of a value changes
+_SCHEME = 3  # increase when the meaning of a value changes
 
 
 class StepCostStore:

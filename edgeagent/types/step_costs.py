@@ -6,12 +6,19 @@ import msgspec
 
 
 class StepCosts(msgspec.Struct, frozen=True, kw_only=True):
-    """`step_s`: seconds of a step by its number of tokens, over a nearly empty cache. `cell_s` are added for
-    each cell that each token attends to in steps below `TILE` tokens, `tiled_cell_s` from there on."""
+    """What steps of one model cost with `n_threads` threads, for attention with `n_heads` heads.
+
+    `step_s`: seconds of a step by its number of tokens, alone in the cache. `alone_s`: the same with one
+    thread, at some sizes. `cell_s` are added for each cell that each token attends to in steps below `TILE`
+    tokens; from there on `tiled_cell_s` for each cell that each row of a tile attends to. Zero: unknown.
+    """
 
     step_s: dict[int, float]
+    alone_s: dict[int, float] = {}
     cell_s: float = 0.0
     tiled_cell_s: float = 0.0
+    n_threads: int = 0
+    n_heads: int = 0
 
 
 # From this many tokens in a step on, llama.cpp computes attention in tiles of as many queries, below it one

@@ -1,7 +1,8 @@
 """`scripts/bench steps`: what steps were expected to cost, against what they took, in a mixed load.
 
 A daemon that has measured its steps serves chats, dialogues, long prompts and shared prefixes; its worker
-logs each step with what was predicted before. Errors are those of the prediction at that time: those of the
+logs each step, and each chunk that a thread of its own computes beside them, with what was predicted before.
+Errors are those of the prediction at that time: those of the
 first steps, which correct the later ones, count too.
 """
 
@@ -23,9 +24,10 @@ from scripts.benchmarks.served import serving_measured
 from tests.conftest import CACHE
 
 STEP = re.compile(
-    r"step n_decode=(\d+) n_prefill=(\d+) decode_cells=(\d+) prompt_depth=(\d+) predicted_ms=([\d.]+) "
-    r"took_ms=([\d.]+)"
+    r"step n_decode=(\d+) n_prefill=(\d+) decode_cells=\d+ prompt_depth=\d+ n_used=\d+ n_threads=\d+ "
+    r"n_beside=(\d+) predicted_ms=([\d.]+) took_ms=([\d.]+)"
 )
+STEP_LINE = re.compile(r"step n_decode=.*")
 LOADS = (
     {"workload": "chat", "clients": 1, "requests": 2, "max_tokens": 64},
     {"workload": "chat", "clients": 8, "requests": 2, "max_tokens": 48},
@@ -36,11 +38,12 @@ LOADS = (
 BAR = 0.15
 
 
-def kind_of(n_decode: int, n_prefill: int) -> str:
+def kind_of(n_decode: int, n_prefill: int, n_beside: int) -> str:
+    beside = f", {n_beside} beside" if n_beside else ""
     if n_prefill == 0:
-        return f"decode of {n_decode}" if n_decode in (1, 8) else "decode of others"
+        return f"decode of {n_decode if n_decode in (1, 8) else 'others'}{beside}"
     size = f"below {TILE}" if n_decode + n_prefill < TILE else f"{TILE} and more"
-    return f"{'mixed' if n_decode else 'prompts'}, {size}"
+    return f"{'mixed' if n_decode else 'prompts'}, {size}{beside}"
 
 
 def main() -> None:
@@ -48,6 +51,7 @@ def main() -> None:
     parser.add_argument("--models-dir", type=Path, default=CACHE)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep the lines of the steps")
     args = parser.parse_args()
     settings = {"n_ctx": 16384, "n_seq": 8, "n_threads": args.threads, "default_model": args.model}
     options = ("--log-level", "debug")
@@ -60,10 +64,13 @@ def main() -> None:
         for one in LOADS:
             load(served.url, **one)
         log = served.log.read_text()
+        costs = Path(state, "step_costs.json").read_text()
+    if args.log is not None:
+        args.log.write_text(costs + "\n" + "\n".join(STEP_LINE.findall(log)))
     errors: dict[str, list[float]] = {}
-    for n_decode, n_prefill, _, _, predicted, took in STEP.findall(log):
-        error = float(predicted) / float(took) - 1
-        errors.setdefault(kind_of(int(n_decode), int(n_prefill)), []).append(error)
+    for n_decode, n_prefill, n_beside, predicted, took in STEP.findall(log):
+        kind = kind_of(int(n_decode), int(n_prefill), int(n_beside))
+        errors.setdefault(kind, []).append(float(predicted) / float(took) - 1)
     if not errors:
         raise SystemExit("The log has no steps.")
     errors["all"] = [error for values in errors.values() for error in values]

@@ -45,6 +45,7 @@ class FakeRunner:
 
     def __init__(self, n_cells: int, *, can_trim: bool = True) -> None:
         self.n_vocab = N_VOCAB
+        self.n_heads = 9
         self.max_outputs = 6
         self.end_tokens = frozenset({END})
         self.can_trim = can_trim

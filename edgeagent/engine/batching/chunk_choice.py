@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from edgeagent.engine.batching.scheduler import MIN_CHUNK, Lane, Pace, StepPlan
+from edgeagent.engine.batching.scheduler import MIN_CHUNK, Lane, Pace
 from edgeagent.engine.batching.step_cost import StepCost, StepLoad, pick_chunk
 from edgeagent.engine.batching.step_runner import Row
 from edgeagent.types.engine_config import EngineConfig
@@ -53,8 +53,11 @@ class ChunkChoice:
         """Choose by this curve from now on."""
         self._cost = StepCost(costs, can_part=self._can_part)
 
-    def limit(self, lanes: Sequence[Lane], running: Collection[Running], share: float) -> int:
-        """The most prompt tokens of the next step. `share`: of the time that a chunk may take otherwise."""
+    def limit(
+        self, lanes: Sequence[Lane], running: Collection[Running], share: float, n_used: int = 0
+    ) -> int:
+        """The most prompt tokens of the next step. `share`: of the time that a chunk may take otherwise.
+        `n_used`: cells in the cache."""
         n_decode = sum(lane.is_decoding for lane in lanes)
         budget_s = self._budget_s * share
         cost = self._cost
@@ -68,7 +71,9 @@ class ChunkChoice:
         depth = sum(depths) / max(1, len(depths))
         return pick_chunk(
             lambda n: (
-                cost.predict(StepLoad(n_decode, n, cells, depth + n / 2)) if n or n_decode else 0.0
+                cost.predict(StepLoad(n_decode, n, cells, depth + n / 2, n_used))
+                if n or n_decode
+                else 0.0
             ),
             [n - n_decode for n in cost.sizes] + (cost.sizes if self._can_part else []),
             n_pending,
@@ -77,24 +82,30 @@ class ChunkChoice:
             MIN_CHUNK,
         )
 
-    def observe(self, plan: StepPlan, rows: Sequence[Row], took_s: float) -> None:
-        """A step of these rows, those of decoding sequences first, took this long."""
-        n_decode, n_prefill = len(plan.decode), plan.n_prefill
-        cells = sum(row.first_pos for row in rows[:n_decode])
-        prompts = rows[n_decode:]
-        visits = sum(len(row.tokens) * (row.first_pos + len(row.tokens) / 2) for row in prompts)
-        self.learn(StepLoad(n_decode, n_prefill, cells, visits / max(1, n_prefill)), took_s)
+    def predict(self, load: StepLoad) -> float | None:
+        """Seconds of a step; None before the costs were measured."""
+        return None if self._cost is None else self._cost.predict(load)
 
     def learn(self, load: StepLoad, took_s: float) -> None:
         """A step of this load took this long."""
         if self._cost is None:
-            self._pace.observe(load.n_decode, load.n_prefill, took_s)
+            if not load.n_beside:
+                self._pace.observe(load.n_decode, load.n_prefill, took_s)
             return
         if logger.isEnabledFor(logging.DEBUG):
             predicted_ms = 1e3 * self._cost.predict(load)
             logger.debug(
-                "step n_decode=%d n_prefill=%d decode_cells=%d prompt_depth=%d predicted_ms=%.2f "
-                "took_ms=%.2f",
+                "step n_decode=%d n_prefill=%d decode_cells=%d prompt_depth=%d n_used=%d n_threads=%d "
+                "n_beside=%d predicted_ms=%.2f took_ms=%.2f",
                 *load, predicted_ms, 1e3 * took_s,
             )  # fmt: skip
         self._cost.observe(load, took_s)
+
+
+def load_of(n_decode: int, rows: Sequence[Row]) -> StepLoad:
+    """What a step of these rows computes, those of `n_decode` decoding sequences first."""
+    prompts = rows[n_decode:]
+    n_prefill = sum(len(row.tokens) for row in prompts)
+    cells = sum(row.first_pos for row in rows[:n_decode])
+    visits = sum(len(row.tokens) * (row.first_pos + len(row.tokens) / 2) for row in prompts)
+    return StepLoad(n_decode, n_prefill, cells, visits / max(1, n_prefill))

@@ -20,7 +20,7 @@ from edgeagent.engine.batching.adapter_turns import AdapterTurns
 from edgeagent.engine.batching.admission import Admission
 from edgeagent.engine.batching.backlog import Backlog
 from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Emit
-from edgeagent.engine.batching.chunk_choice import ChunkChoice
+from edgeagent.engine.batching.chunk_choice import ChunkChoice, load_of
 from edgeagent.engine.batching.inter_token_latency import TokenGaps
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import KVTransfer
@@ -48,6 +48,9 @@ logger = logging.getLogger(__name__)
 WAIT_S = 0.01
 # How long answers wait at most for prompts that complete: readers notice 100 ms.
 PAUSE_S = 0.05
+
+# The least that a step is taken to have lasted, by a clock that may stand still.
+LEAST_S = 1e-6
 
 Refuse = Callable[[int, Exception], None]
 
@@ -94,7 +97,9 @@ class Engine:
         )  # fmt: skip
         self.chunks = ChunkChoice(config, can_part=runner.prompts is not None)
         self._beside = PromptsBeside(runner.prompt_threads, runner.prompt_ended)
-        self.probe = StepProbe(self._kv, runner, config.n_batch, self.chunks.longest_s)
+        self.probe = StepProbe(
+            self._kv, runner, config.n_batch, self.chunks.longest_s, n_threads=config.n_threads
+        )
         self._threads = ThreadChoice(config.n_threads, adapts=config.adapts_threads)
         self._n_threads, self._chunk_share = config.n_threads, 1.0  # threads of the last step
         self._decoded_s = float("-inf")  # when answers went on
@@ -271,6 +276,7 @@ class Engine:
             if logits is None or seq.seq_id is None:
                 continue
             self._n_steps += 1
+            self.chunks.learn(chunk.load, chunk.thread.took_s)
             self._outcome.advance([(seq, n)], [row], logits, self._clock())
             self.estimate.count(n)
             self.parking.tidy(n, 0)
@@ -287,7 +293,9 @@ class Engine:
             lanes = lanes_of(self._running, self._runner.max_outputs, self._clock())
             lanes = self._turns.lanes_of_turn(lanes)
             lanes = self._beside.start(self._running, lanes, self._threads.first)
-            limit = self.chunks.limit(lanes, self._running, self._chunk_share)
+            limit = self.chunks.limit(
+                lanes, self._running, self._chunk_share, self._kv.n_used
+            )
             plan = plan_step(lanes, self._config.n_batch, limit)
             if self._kv.make_room(plan.n_tokens + self._beside.n_reserved):
                 return plan
@@ -341,7 +349,10 @@ class Engine:
         self._runner.set_threads(self._n_threads)
         self._runner.arm()
         self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
-        started = time.perf_counter()
+        load = load_of(len(plan.decode), rows)._replace(
+            n_used=self._kv.n_used, n_threads=self._n_threads, n_beside=n_beside
+        )
+        started = self._clock()
         try:
             self._runner.use_adapter(adapter)
             logits = self._runner.run(rows, self._kv.n_used)
@@ -355,15 +366,15 @@ class Engine:
             return
         finally:
             self.prefilling = frozenset()
-        took = time.perf_counter() - started
+        took = max(self._clock() - started, LEAST_S)
         self._n_steps += 1
         self._turns.took(adapter)
         if is_decode and not n_beside:
             self._threads.observe(size, self._n_threads, took)
             self._speculation.costs.observe(n_tokens, took)
         # A few forced or drafted tokens say nothing about the speed of prefill.
-        if not n_beside and (has_prompts or n_tokens == len(plan.decode)):
-            self.chunks.observe(plan, rows, took)
+        if has_prompts or n_tokens == len(plan.decode):
+            self.chunks.learn(load, took)
         if plan.decode:
             self._decoded_s = self._clock()
         n_accepted = self._outcome.advance(work, rows, logits, self._clock())

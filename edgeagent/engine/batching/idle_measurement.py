@@ -55,7 +55,6 @@ class IdleMeasurement:
             if has_worked:
                 self._worked_s = self._clock()
             return has_worked
-        self._probe.runner.set_threads(self._n_threads)
         self._probe.step()
         if self._probe.is_over:
             self._finish()

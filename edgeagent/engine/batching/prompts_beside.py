@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from edgeagent.engine.batching.chunk_choice import load_of
 from edgeagent.engine.batching.scheduler import MIN_CHUNK, Lane
 from edgeagent.engine.batching.scheduler_views import row_of
 from edgeagent.engine.batching.sequence import Sequence as Answer
+from edgeagent.engine.batching.step_cost import StepLoad
 from edgeagent.engine.llama.batch import Row
 from edgeagent.engine.llama.prompt_thread import PromptThread
 from edgeagent.types.step_costs import MOST_BESIDE, TILE
@@ -29,6 +31,7 @@ class Chunk:
     seq: Answer
     row: Row
     thread: PromptThread
+    load: StepLoad
 
 
 class PromptsBeside:
@@ -68,6 +71,7 @@ class PromptsBeside:
         able = [seq for seq in running if seq.admission in keys and self._is_able(seq)]
         if len(able) + len(self._chunks) < 2 and not any(lane.is_answering for lane in lanes):
             return [lane for lane in lanes if lane.key not in self._chunks]
+        begun: list[Chunk] = []
         for seq in able:
             if seq.admission in self._chunks:
                 continue
@@ -77,9 +81,14 @@ class PromptsBeside:
                 break
             thread = next((one for one in idle if one.holds(row)), idle[0])
             if thread.start(row):
-                self._chunks[seq.admission] = Chunk(seq, row, thread)
+                load = load_of(0, [row])._replace(n_threads=1)
+                begun.append(Chunk(seq, row, thread, load))
+                self._chunks[seq.admission] = begun[-1]
             else:
                 self._refused.add(seq.admission)
+        n_others = len(self._chunks) - 1 + any(lane.is_answering for lane in lanes)
+        for chunk in begun:
+            chunk.load = chunk.load._replace(n_beside=n_others)
         waiting = {seq.admission for seq in able} - self._refused | self._chunks.keys()
         return [lane for lane in lanes if lane.key not in waiting]
 

@@ -1,40 +1,46 @@
 """What a step costs: measured once for a model on a device, and corrected by every step that runs.
 
 A step of n tokens costs what a grid of measured sizes says, by interpolation between two, and a little for
-each cell that its tokens attend to. The curve is not smooth: llama.cpp computes attention in another way
-from `TILE` tokens on, and no interpolation crosses that.
+each cell that its tokens attend to. Beside prompts that are computed on threads of their own, it has one
+thread, and with two of them on two cores two thirds of one.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edgeagent.engine.batching.attention_tiles import n_tile_rows
+from edgeagent.engine.batching.cost_curve import CostCurve
 from edgeagent.types.step_costs import LEAST_APART, TILE, StepCosts
 
-# How far one step moves what is expected of steps of its size, and of all steps with prompts: a device
-# that heats up is noticed within a few steps, one slow step does not halve the chunk.
-LOCAL_WEIGHT = 0.1
-COMMON_WEIGHT = 0.15
-# A step that takes longer than this many times what was expected says as much as one at the bound.
-LARGEST_ERROR = 4.0
 # Of chunks whose prices differ by less, the largest is taken: prices are not known better.
 TIE = 1.03
 # A step may take STRETCH times its bound where a token then costs less than WORTH of what it costs within.
 STRETCH = 2.0
 WORTH = 0.8
+# Passing a cell that a token does not attend to, over attending to it: 0.12 us against 2.3 (SmolLM2-135M, two
+# threads of a Zen 4).
+MASKED = 0.05
+# What one thread reaches of its part of all threads, where nothing was measured.
+ALONE = 0.9
 
 
 class StepLoad(NamedTuple):
     """What a step computes: one token for each of `n_decode` sequences, which hold `decode_cells` together,
-    and `n_prefill` tokens of prompts, each of which attends to `prompt_depth` cells on average."""
+    and `n_prefill` tokens of prompts, each of which attends to `prompt_depth` cells on average.
+
+    `n_used` cells of all sequences are in the cache. With `n_threads` threads, 0: all; `n_beside` further ones
+    compute prompts of their own meanwhile.
+    """
 
     n_decode: int
     n_prefill: int
     decode_cells: float = 0.0
     prompt_depth: float = 0.0
+    n_used: int = 0
+    n_threads: int = 0
+    n_beside: int = 0
 
     @property
     def n_tokens(self) -> int:
@@ -42,33 +48,38 @@ class StepLoad(NamedTuple):
 
     @property
     def n_visits(self) -> float:
-        """How often a token meets a cell."""
+        """How often a token attends to a cell."""
         return self.decode_cells + self.n_prefill * self.prompt_depth
 
     @property
-    def n_tiled_visits(self) -> float:
-        """The same in tiles: a tile meets the cells of all sequences in it with all of its tokens."""
-        return TILE * self.decode_cells + max(TILE, self.n_prefill) * self.prompt_depth
+    def n_masked(self) -> float:
+        """How often a token passes a cell that it does not attend to."""
+        return max(0.0, self.n_tokens * self.n_used - self.n_visits)
 
 
 class StepCost:
-    """The cost curve of one model. Engine thread only.
+    """The costs of one model. Engine thread only.
 
     `can_part`: prompts are computed apart from answers of the same step where that takes less time.
     """
 
     def __init__(self, measured: StepCosts, *, can_part: bool = False) -> None:
         self._can_part = can_part
-        self._sizes = sorted(measured.step_s)
-        self._base = [measured.step_s[n] for n in self._sizes]
+        self._n_threads = measured.n_threads or 1
+        self._n_heads = measured.n_heads
         self._cell_s, self._tiled_cell_s = measured.cell_s, measured.tiled_cell_s
-        self._local = [0.0] * len(self._sizes)  # logarithms of factors
-        self._common = 0.0
+        self._curve = CostCurve(self._without_attention(measured.step_s, self._n_threads))
+        alone_s = measured.alone_s or {
+            n: ALONE * self._n_threads * seconds for n, seconds in measured.step_s.items()
+        }
+        self._alone = self._curve
+        if self._n_threads > 1:
+            self._alone = CostCurve(self._without_attention(alone_s, 1))
 
     @property
     def sizes(self) -> list[int]:
         """The measured numbers of tokens, ascending."""
-        return self._sizes
+        return self._curve.sizes
 
     def predict(self, load: StepLoad) -> float:
         """Seconds of a step."""
@@ -76,24 +87,6 @@ class StepCost:
         if not self._is_parted(load):
             return together_s
         return min(together_s, sum(map(self._predict_together, _parts(load))))
-
-    def _is_parted(self, load: StepLoad) -> bool:
-        return self._can_part and load.n_decode > 0 and load.n_prefill >= LEAST_APART
-
-    def _predict_together(self, load: StepLoad) -> float:
-        n = load.n_tokens
-        low, high, share = self._place(n)
-        factor = (1 - share) * self._local[low] + share * self._local[high]
-        if load.n_prefill:
-            factor += self._common
-        base = (1 - share) * self._base[low] + share * self._base[high]
-        if low == high:
-            base *= n / self._sizes[low]
-        is_tiled = n >= TILE
-        attention_s = (
-            self._tiled_cell_s * load.n_tiled_visits if is_tiled else self._cell_s * load.n_visits
-        )
-        return (base + attention_s) * math.exp(factor)
 
     def observe(self, load: StepLoad, took_s: float) -> None:
         """A step took this long."""
@@ -105,39 +98,53 @@ class StepCost:
                 return
         self._learn(load, took_s)
 
+    def _is_parted(self, load: StepLoad) -> bool:
+        return self._can_part and load.n_decode > 0 and load.n_prefill >= LEAST_APART
+
+    def _predict_together(self, load: StepLoad) -> float:
+        n_threads = self._threads_of(load)
+        curve = self._alone if n_threads == 1 else self._curve
+        attention_s = self._attention_s(load, n_threads)
+        seconds = curve.seconds(load.n_tokens, attention_s, has_prompts=load.n_prefill > 0)
+        return seconds * self._slowdown(load, n_threads)
+
     def _learn(self, load: StepLoad, took_s: float) -> None:
-        bound = math.log(LARGEST_ERROR)
-        error = math.log(max(took_s, 1e-6) / self._predict_together(load))
-        error = max(-bound, min(bound, error))
-        low, high, share = self._place(load.n_tokens)
-        self._local[low] += LOCAL_WEIGHT * (1 - share) * error
-        if high != low:
-            self._local[high] += LOCAL_WEIGHT * share * error
-        if load.n_prefill:
-            self._common += COMMON_WEIGHT * error
+        curve = self._alone if self._threads_of(load) == 1 else self._curve
+        ratio = took_s / self._predict_together(load)
+        curve.learn(load.n_tokens, ratio, has_prompts=load.n_prefill > 0)
 
-    def _place(self, n_tokens: int) -> tuple[int, int, float]:
-        """The measured sizes around this one, and how far it is on the way from the first to the second.
+    def _threads_of(self, load: StepLoad) -> int:
+        return min(load.n_threads or self._n_threads, self._n_threads)
 
-        One size twice: the next one lies beyond the end of the curve, or where it computes in another way.
-        """
-        high = bisect_left(self._sizes, n_tokens)
-        if high == len(self._sizes):
-            return high - 1, high - 1, 0.0
-        if high == 0 or self._sizes[high] == n_tokens:
-            return high, high, 0.0
-        low = high - 1
-        if self._sizes[low] < TILE <= self._sizes[high]:  # another way of computing
-            near = low if n_tokens < TILE else high
-            return near, near, 0.0
-        return low, high, (n_tokens - self._sizes[low]) / (self._sizes[high] - self._sizes[low])
+    def _slowdown(self, load: StepLoad, n_threads: int) -> float:
+        """Of a step that has fewer threads than were measured, or less than a core for each."""
+        shared = max(1.0, (n_threads + load.n_beside) / self._n_threads)
+        fewer = 1.0 if n_threads == 1 else self._n_threads / n_threads
+        return shared * fewer
+
+    def _attention_s(self, load: StepLoad, n_threads: int) -> float:
+        masked_s = MASKED * self._cell_s * load.n_masked
+        if load.n_tokens < TILE:
+            attended_s = self._cell_s * load.n_visits
+        else:  # a tile meets the cells of all sequences in it with all of its rows
+            n_rows = n_tile_rows(load.n_tokens, self._n_heads, n_threads)
+            n_visits = TILE * load.decode_cells + n_rows * load.prompt_depth
+            attended_s = self._tiled_cell_s * n_visits
+        return (attended_s + masked_s) * (self._n_threads if n_threads == 1 else 1)
+
+    def _without_attention(self, step_s: dict[int, float], n_threads: int) -> dict[int, float]:
+        """What the measured steps took beside the attention to their own cells."""
+        return {
+            n: max(seconds / 2, seconds - self._attention_s(StepLoad(0, n, 0.0, n / 2), n_threads))
+            for n, seconds in step_s.items()
+        }
 
 
 def _parts(load: StepLoad) -> tuple[StepLoad, StepLoad]:
-    """The answers and the prompts of a step."""
+    """The answers and the prompts of a step; the prompts meet their own cells only."""
     return (
         load._replace(n_prefill=0, prompt_depth=0.0),
-        load._replace(n_decode=0, decode_cells=0.0),
+        load._replace(n_decode=0, decode_cells=0.0, n_used=0),
     )
 
 

@@ -12,7 +12,9 @@ import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from edgeagent.engine.batching.attention_tiles import n_tile_rows
 from edgeagent.engine.batching.kv_cache import KVCache, Match
 from edgeagent.engine.batching.step_runner import Row, Runner, StepAborted
 from edgeagent.errors import EngineFailed
@@ -20,14 +22,23 @@ from edgeagent.types.step_costs import MOST_WITH_LOGITS, TILE, StepCosts
 
 # Numbers of tokens, the most useful first. Up to MOST_WITH_LOGITS each token has logits, as in decode steps.
 SIZES = (8, 1, TILE, 16, TILE - 1, 4, 2, 128, 32, 256, 48, 96, 192, 384, 512)
+# The same with one thread, as steps have beside prompts on threads of their own, and those prompts.
+ALONE_SIZES = (1, 8, 2 * TILE, 4, TILE, 2, 16)
 N_TIMES = 3
 # A prompt of this many tokens in chunks of TILE, and steps below a tile behind it, show what the cells cost.
 # These are as large as such steps can be, because that differs most: behind 1,024 cells a step of 8 tokens
 # takes 1.6 times as long, and one of 63 twice as long (SmolLM2-135M, one thread of a Zen 4).
 DEPTH = 10 * TILE
 BELOW_TILE = TILE - 1
-LIMIT_S = 15.0
+LIMIT_S = 20.0
 NEEDED = {1, 8, 16, BELOW_TILE, TILE}
+
+
+class Size(NamedTuple):
+    """Of a step that is measured."""
+
+    n_tokens: int
+    n_threads: int
 
 
 @dataclass
@@ -39,18 +50,22 @@ class StepProbe:
     n_batch: int
     longest_s: float  # steps that take longer are of no use to the scheduler
     clock: Callable[[], float] = time.perf_counter
+    n_threads: int = 1
     is_running: bool = False
-    _times: dict[int, list[float]] = field(default_factory=dict)
+    _times: dict[Size, list[float]] = field(default_factory=dict)
     _deep: list[tuple[int, float]] = field(
         default_factory=list
     )  # chunks of TILE behind so many cells
     _deep_below: list[float] = field(default_factory=list)  # steps of BELOW_TILE behind DEPTH cells
     _spent_s: float = 0.0
-    _todo: list[int] = field(default_factory=list)
+    _todo: list[Size] = field(default_factory=list)
     _seq_id: int | None = None  # of the long prompt, while it is in the cache
 
     def __post_init__(self) -> None:
-        self._todo = [n for n in SIZES if n <= self.n_batch] * N_TIMES
+        sizes = [Size(n, self.n_threads) for n in SIZES]
+        if self.n_threads > 1:
+            sizes += [Size(n, 1) for n in ALONE_SIZES]
+        self._todo = [size for size in sizes if size.n_tokens <= self.n_batch] * N_TIMES
 
     @property
     def is_over(self) -> bool:
@@ -101,29 +116,48 @@ class StepProbe:
 
     def result(self) -> StepCosts | None:
         """Medians of the sizes, and how the costs rose with depth; None where too little was measured."""
-        step_s = {n: statistics.median(times) for n, times in self._times.items()}
+        step_s, alone_s = self._medians(self.n_threads), self._medians(1)
         if not step_s.keys() >= {n for n in NEEDED if n <= self.n_batch}:
             return None
+        n_heads = self.runner.n_heads
         tiled_cell_s = cell_s = 0.0
         if len(self._deep) > 2:
             depths, times = zip(*self._deep, strict=True)
             slope = statistics.linear_regression(depths, times).slope
-            tiled_cell_s = max(0.0, slope) / TILE
+            tiled_cell_s = max(0.0, slope) / n_tile_rows(TILE, n_heads, self.n_threads)
         if self._deep_below:
             added_s = statistics.median(self._deep_below) - step_s[BELOW_TILE]
             cell_s = max(0.0, added_s) / (BELOW_TILE * DEPTH)
-        return StepCosts(step_s=step_s, cell_s=cell_s, tiled_cell_s=tiled_cell_s)
+        return StepCosts(
+            step_s=step_s,
+            alone_s=alone_s if self.n_threads > 1 else {},
+            cell_s=cell_s,
+            tiled_cell_s=tiled_cell_s,
+            n_threads=self.n_threads,
+            n_heads=n_heads,
+        )
 
-    def _measure_size(self, n: int) -> None:
+    def _medians(self, n_threads: int) -> dict[int, float]:
+        """Seconds by the number of tokens."""
+        return {
+            size.n_tokens: statistics.median(times)
+            for size, times in self._times.items()
+            if size.n_threads == n_threads
+        }
+
+    def _measure_size(self, size: Size) -> None:
+        n = size.n_tokens
         if self._is_too_long(n):
             return
+        self.runner.set_threads(size.n_threads)
         seq_id = self._seq_id = self._acquire()
         took_s = self._run(seq_id, 0, n, n if n <= MOST_WITH_LOGITS else 1)
-        self._times.setdefault(n, []).append(took_s)
+        self._times.setdefault(size, []).append(took_s)
         self.close()
 
     def _measure_depth(self) -> None:
         """One chunk more of the long prompt, or a step below a tile behind it."""
+        self.runner.set_threads(self.n_threads)
         if self._seq_id is None:
             self._seq_id = self._acquire()
             self._deep.clear()
@@ -151,5 +185,5 @@ class StepProbe:
 
     def _is_too_long(self, n_tokens: int) -> bool:
         """Whether a step of this size would take longer than any that the scheduler picks."""
-        known = [statistics.median(times) / n for n, times in self._times.items() if n >= 16]
+        known = [s / n for n, s in self._medians(self.n_threads).items() if n >= 16]
         return bool(known) and n_tokens > TILE and min(known) * n_tokens > self.longest_s

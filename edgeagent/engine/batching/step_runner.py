@@ -32,6 +32,7 @@ class Runner(Protocol):
     n_movable: int
     cell_bytes: int
     n_walking: int  # tokens of the last step that walked the cells of all sequences
+    n_heads: int  # of attention
     candidates: Candidates
     prompts: PromptContext | None  # where prompts are computed apart from answers
     prompt_threads: list[PromptThread]  # and on threads of their own
@@ -86,6 +87,7 @@ class LlamaRunner:
         self.state_kind = kv_cells.kind(llama, config)
         self.cell_bytes = kv_cells.cell_bytes(llama) if self.state_kind is not None else 0
         self.n_vocab = llama.n_vocab
+        self.n_heads = llama.n_heads
         self.max_outputs = llama.max_outputs
         self.end_tokens = llama.end_tokens
         self.can_trim = llama.can_trim

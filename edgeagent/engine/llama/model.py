@@ -167,10 +167,13 @@ class Llama:
         n = lib.llama_model_meta_val_str(self._model, key.encode(), buffer, 256)
         return buffer.value.decode("utf-8", "replace") if n >= 0 else None
 
+    @property
+    def n_heads(self) -> int:
+        return max(1, int(lib.llama_model_n_head(self._model)))
+
     def kv_bytes(self) -> int:
         """Size of keys and values of all cells, in the context's KV type."""
-        n_head = max(1, int(lib.llama_model_n_head(self._model)))
-        head_dim = int(lib.llama_model_n_embd(self._model)) // n_head
+        head_dim = int(lib.llama_model_n_embd(self._model)) // self.n_heads
         key = int(self.meta("{arch}.attention.key_length") or head_dim)
         value = int(self.meta("{arch}.attention.value_length") or head_dim)
         rows = int(lib.llama_model_n_layer(self._model)) * int(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class PromptThread:
         self._idle = threading.Event()
         self._idle.set()
         self._error: Exception | None = None
+        self.took_s = 0.0  # of the last chunk
 
     @property
     def is_busy(self) -> bool:
@@ -81,9 +83,11 @@ class PromptThread:
     def _work(self) -> None:
         while True:
             self._jobs.get()
+            started = time.monotonic()
             try:
                 self.context.run()
             except Exception as exc:  # raised on the engine thread
                 self._error = exc
+            self.took_s = time.monotonic() - started
             self._idle.set()
             self._ended.set()

@@ -32,6 +32,7 @@ class SlowThread:
         self.done: list[Row] = []
         self.n_dropped = 0
         self.fails = False
+        self.took_s = 0.1
 
     @property
     def is_busy(self) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagent.engine.batching.scheduler import MIN_CHUNK
-from edgeagent.engine.batching.step_cost import STRETCH, StepCost, StepLoad, pick_chunk
+from edgeagent.engine.batching.step_cost import MASKED, STRETCH, StepCost, StepLoad, pick_chunk
 from edgeagent.types.step_costs import TILE, StepCosts
 
 # SmolLM2-135M Q4_0 on two threads of one Xeon core: 64 tokens cost less than 48.
@@ -98,14 +98,61 @@ def test_nothing_is_interpolated_across_the_size_of_a_tile():
     )  # beyond the curve: the rate of its end
 
 
-def test_cells_that_are_attended_to_cost_more_outside_of_tiles():
-    costs = StepCosts(step_s={8: 0.05, 64: 0.12}, cell_s=4e-6, tiled_cell_s=1e-6)
-    cost = StepCost(costs)
-    assert cost.predict(StepLoad(8, 0, 4000)) == pytest.approx(0.05 + 4000 * 4e-6)
-    assert cost.predict(StepLoad(0, 64, 0, 500)) == pytest.approx(0.12 + 64 * 500 * 1e-6)
-    # In a tile with tokens of answers, every token meets the cells of every answer.
-    mixed = cost.predict(StepLoad(4, 60, 2000, 0))
-    assert mixed == pytest.approx(0.12 + 64 * 2000 * 1e-6)
+COSTS = StepCosts(step_s={8: 0.05, 64: 0.12, 128: 0.25}, cell_s=4e-6, tiled_cell_s=1e-6)
+
+
+def test_a_step_as_it_was_measured_costs_what_was_measured():
+    cost = StepCost(COSTS)
+    for n, seconds in COSTS.step_s.items():
+        assert cost.predict(StepLoad(0, n, 0, n / 2)) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("load", "added_s"),
+    [
+        (StepLoad(8, 0, 4000), (4000 - 8 * 4) * 4e-6),
+        (StepLoad(0, 64, 0, 532), 64 * 500 * 1e-6),
+        # In a tile with tokens of answers, every token meets the cells of every answer.
+        (StepLoad(4, 60, 2000, 32), 64 * 2000 * 1e-6),
+        # Cells of others are passed, by each token.
+        (StepLoad(0, 64, 0, 32, n_used=1032), 64 * 1000 * MASKED * 4e-6),
+        (StepLoad(8, 0, 4000, n_used=4000), (4000 - 8 * 4) * 4e-6 + 7 * 4000 * MASKED * 4e-6),
+    ],
+)
+def test_cells_that_are_attended_to_cost_more_outside_of_tiles(load: StepLoad, added_s: float):
+    cost = StepCost(COSTS)
+    assert cost.predict(load) == pytest.approx(COSTS.step_s[load.n_tokens] + added_s)
+
+
+TWO = StepCosts(
+    step_s={1: 0.008, 8: 0.032, 64: 0.19, 128: 0.39}, alone_s={1: 0.013, 8: 0.06, 128: 0.74},
+    cell_s=2e-6, tiled_cell_s=1e-6, n_threads=2, n_heads=9,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("load", "seconds"),
+    [
+        (StepLoad(1, 0), 0.008),
+        (StepLoad(1, 0, n_threads=1), 0.013),
+        (StepLoad(1, 0, n_threads=1, n_beside=1), 0.013),  # a core for each
+        (StepLoad(1, 0, n_threads=1, n_beside=2), 1.5 * 0.013),  # three threads on two cores
+        (StepLoad(0, 128, 0, 64, n_threads=1, n_beside=2), 1.5 * 0.74),
+        # With one thread a cell costs twice as much, and no row of a tile is wasted.
+        (StepLoad(0, 128, 0, 564, n_threads=1), 0.74 + 2 * 128 * 500 * 1e-6),
+        (StepLoad(0, 128, 0, 564), 0.39 + 64 * 24 / 9 * 500 * 1e-6),
+    ],
+)
+def test_a_step_beside_prompts_has_one_thread_and_its_part_of_the_cores(load: StepLoad, seconds: float):
+    assert StepCost(TWO).predict(load) == pytest.approx(seconds, rel=2e-3)
+
+
+def test_what_steps_with_one_thread_take_says_nothing_of_others():
+    cost = StepCost(TWO)
+    for _ in range(60):
+        cost.observe(StepLoad(1, 0, n_threads=1, n_beside=2), 0.03)
+    assert cost.predict(StepLoad(1, 0, n_threads=1, n_beside=2)) == pytest.approx(0.03, rel=0.02)
+    assert cost.predict(StepLoad(1, 0)) == pytest.approx(0.008, rel=2e-3)
 
 
 def test_own_steps_correct_the_curve_where_they_fell_and_one_slow_step_does_not():

@@ -7,7 +7,7 @@ import pytest
 from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.idle_measurement import QUIET_S, IdleMeasurement
 from edgeagent.engine.batching.kv_cache import KVCache
-from edgeagent.engine.batching.step_probe import N_TIMES, SIZES, StepProbe
+from edgeagent.engine.batching.step_probe import ALONE_SIZES, N_TIMES, SIZES, StepProbe
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.step_costs import StepCosts
 from edgeagent.types.worker_config import ComputeLimits
@@ -40,7 +40,30 @@ def test_the_grid_is_what_the_steps_took_and_leaves_nothing_in_the_cache():
     assert costs is not None
     assert costs.step_s == pytest.approx({n: n * PER_TOKEN_S for n in SIZES if n <= 256})
     assert (costs.cell_s, costs.tiled_cell_s) == pytest.approx((PER_CELL_S, PER_CELL_S))
+    assert costs.alone_s == {}, "there is one thread only"
     assert kv.n_used == 0 and not any(device.runner.held.values())
+
+
+def test_sizes_of_steps_beside_prompts_are_measured_with_one_thread():
+    device = Device()
+    n_threads = [2]
+    device.runner.set_threads = lambda n: n_threads.append(n)
+    spend = device.runner.before_step
+
+    def shared(rows) -> None:
+        spend(rows)
+        device.now_s += PER_TOKEN_S * len(rows[0].tokens) * (2 - n_threads[-1])
+
+    device.runner.before_step = shared
+    probe = StepProbe(
+        KVCache(4096, 4, device.runner), device.runner, 256, 10.0, lambda: device.now_s, n_threads=2
+    )
+    while not probe.is_over:
+        probe.step()
+    costs = probe.result()
+    assert costs is not None and (costs.n_threads, costs.n_heads) == (2, device.runner.n_heads)
+    assert costs.step_s == pytest.approx({n: n * PER_TOKEN_S for n in SIZES if n <= 256})
+    assert costs.alone_s == pytest.approx({n: 2 * n * PER_TOKEN_S for n in ALONE_SIZES})
 
 
 def test_costs_are_those_of_the_model_without_the_adapter_of_the_last_request():

@@ -16,7 +16,7 @@ NAMES = {
     "streams": "answers in the cache of all and in streams of their own, by their length",
     "cells": "what idle cells of the KV cache cost each step, and what moving them costs",
     "steps": "what steps were expected to cost, against what they took",
-    "simulate": "recorded arrivals against the cost curves of devices, by policy of chunks",
+    "simulate": "the engine on cost curves of devices: recorded arrivals, by policy",
     "copying": "answers that copy their prompt, and others, with and without speculation",
     "intents": "own intents by `forge new`: accuracy and minutes beside a classifier on MiniLM",
     "intent-updates": "own intents after an update with 50 corrected texts: what is right, what is lost",

@@ -1,11 +1,12 @@
-"""Replays arrivals against the cost curve of a device: what a policy of chunks would give there.
+"""Replays arrivals on the cost curve of a device: what a policy would give there.
 
-    scripts/bench simulate [--arrivals FILE] [--costs FILE | --device NAME]
+    scripts/bench simulate [--workload NAME | --arrivals FILE] [--costs FILE | --device NAME]
 
 Arrivals are those that `python -m scripts.benchmarks.load URL --record FILE` writes: each client sends its
 next request as long after its last answer as it did. Without a file, 8 clients hold dialogues of five turns.
-Costs are a state directory's step_costs.json, or a device measured before. The steps are planned by the
-functions that the engine uses; a step takes as long as the curve says. No model, no clock.
+Costs are a state directory's step_costs.json, or a device measured before. The engine is the one that serves,
+with its queue, its cache, its choices and its threads for prompts; a runner without weights takes as long for
+a step as the curve says, by a clock of its own (`simulated_device`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +22,20 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from edgeagent.engine.batching.arrival_pause import ArrivalPause
 from edgeagent.engine.batching.chunk_choice import ChunkChoice
-from edgeagent.engine.batching.scheduler import Lane, StepPlan, plan_step
-from edgeagent.engine.batching.step_cost import StepCost, StepLoad
+from edgeagent.engine.batching.engine import Engine
+from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.llama.sampler import Sampler
+from edgeagent.engine.output.plain_decoder import PlainDecoder
+from edgeagent.types.answer import TokenChunk
 from edgeagent.types.engine_config import EngineConfig
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 from edgeagent.types.step_costs import StepCosts
+from scripts.benchmarks.simulated_device import N_VOCAB, SimulatedRunner, answer_tokens
+from scripts.benchmarks.simulated_load import LOADS, Arrival
 
 # SmolLM2-135M. xeon: two threads of one core (2026-11-27). zen4: 2 cores (2026-11-29).
 DEVICES: dict[str, dict[int, float]] = {
@@ -38,120 +49,162 @@ DEVICES: dict[str, dict[int, float]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """A request of a client, so long after the end of its last one (or the begin)."""
+# Rendering and tokenizing a prompt, one after the other.
+PREPARE_S = 0.002
 
-    client: int
-    gap_s: float
-    n_prompt: int
-    n_cached: int
-    n_output: int
+
+@dataclass(frozen=True)
+class Policy:
+    """Settings of an engine that differ, and a fixed number of tokens for chunks of prompts, if any."""
+
+    settings: dict[str, object]
+    chunk: int | None = None
+    is_measured: bool = True
+
+
+# Of chunks: how many tokens of a prompt a step takes along, all of them in turn with answers.
+CHUNKS = {
+    "measured curve": Policy({"prompts_beside": False}),
+    "rate": Policy({"prompts_beside": False}, is_measured=False),
+    "all at once": Policy({"prompts_beside": False}, chunk=1 << 20),
+    "64 tokens": Policy({"prompts_beside": False}, chunk=64),
+    "16 tokens": Policy({"prompts_beside": False}, chunk=16),
+}
+POLICIES = {"threads of their own": Policy({})} | CHUNKS
+
+
+class FixedChunk(ChunkChoice):
+    """Chunks of one size."""
+
+    def __init__(self, config: EngineConfig, chunk: int) -> None:
+        super().__init__(config)
+        self._chunk = chunk
+
+    def limit(self, *_: object) -> int:
+        return self._chunk
 
 
 @dataclass(eq=False)
-class Simulated:
-    """A request in the simulated engine."""
+class Asked:
+    """A request of the replay."""
 
     arrival: Arrival
     sent_s: float
-    key: int
-    n_past: int = 0
-    n_generated: int = 0
+    tokens: array[int]
+    prepared_s: float = 0.0
     stamps: list[float] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.n_past = min(self.arrival.n_cached, self.arrival.n_prompt - 1)
-
     @property
-    def n_pending(self) -> int:
-        return 1 if self.is_decoding else self.arrival.n_prompt - self.n_past
-
-    @property
-    def is_decoding(self) -> bool:
-        return self.n_generated > 0
-
-    def advance(self, n: int, now_s: float) -> bool:
-        """Count `n` tokens of a step. True if the answer ends."""
-        self.n_past += n
-        if self.is_decoding or self.n_past >= self.arrival.n_prompt:
-            self.n_generated += 1
-            self.stamps.append(now_s)
-        return self.n_generated >= self.arrival.n_output
+    def n_generated(self) -> int:
+        return len(self.stamps)
 
 
-def policies(costs: StepCosts, config: EngineConfig) -> dict[str, ChunkChoice | int]:
-    """By name: a choice, which learns from the steps, or a fixed number of tokens."""
-    measured = msgspec.structs.replace(config, step_costs=costs)
-    found: dict[str, ChunkChoice | int] = {
-        "measured curve": ChunkChoice(measured),
-        "rate": ChunkChoice(config),
-        "all at once": config.n_batch,
-        "64 tokens": 64,
-        "16 tokens": 16,
-    }
-    return found
+class Replay:
+    """The requests of a load, sent to an engine on a simulated device. `done` has the times of their tokens."""
 
+    def __init__(
+        self, arrivals: list[Arrival], costs: StepCosts, config: EngineConfig, policy: Policy
+    ) -> None:
+        config = msgspec.structs.replace(
+            config, step_costs=costs if policy.is_measured else None, stream_interval_ms=0,
+            **policy.settings,
+        )  # fmt: skip
+        runner = SimulatedRunner(config, costs)
+        self._machine = runner.machine
+        self.done: list[Asked] = []
+        self._open: dict[int, Asked] = {}
+        self._queues: dict[int, list[Arrival]] = {}
+        self._histories: dict[int, array[int]] = {}
+        for arrival in arrivals:
+            self._queues.setdefault(arrival.client, []).append(arrival)
+        self._preparing: list[Asked] = []
+        self._ready_s = 0.0  # when the last prompt is prepared
+        self._n_unlike = 0
+        self._coming = {client: queue[0].gap_s for client, queue in self._queues.items()}
+        self._engine = Engine(
+            config, runner, config.n_ctx, emit=self._emit, refuse=self._refuse,
+            forget=lambda request_id: None, clock=self._machine.clock,
+        )  # fmt: skip
+        if policy.chunk is not None:
+            self._engine.chunks = FixedChunk(config, policy.chunk)
+        self._pause = ArrivalPause(lambda: bool(self._preparing), self._machine.clock)
 
-def replay(
-    arrivals: list[Arrival], costs: StepCosts, config: EngineConfig, policy: ChunkChoice | int
-) -> list[Simulated]:
-    """The requests with the times of their tokens."""
-    cost = StepCost(costs)
-    queues: dict[int, list[Arrival]] = {}
-    for arrival in arrivals:
-        queues.setdefault(arrival.client, []).append(arrival)
-    now_s, number = 0.0, 0
-    coming = {client: queue[0].gap_s for client, queue in queues.items()}  # when each sends next
-    running: list[Simulated] = []
-    waiting: list[Simulated] = []
-    done: list[Simulated] = []
-    while coming or waiting or running:
-        for client, at_s in sorted(coming.items(), key=lambda pair: pair[1]):
+    def run(self) -> list[Asked]:
+        while self._coming or self._preparing or not self._engine.is_idle:
+            self._arrive()
+            if self._engine.is_idle:
+                self._machine.now_s = self._next_event_s()
+                continue
+            if wait_s := self._pause.seconds(may_wait=self._engine.has_only_prompts):
+                now_s = self._machine.now_s
+                self._machine.wait(max(1e-6, min(wait_s, self._next_event_s() - now_s)))
+                continue
+            before_s = self._machine.now_s
+            self._engine.step()
+            if self._machine.now_s == before_s:
+                self._machine.now_s += 1e-5
+        return self.done
+
+    def _next_event_s(self) -> float:
+        ready = (asked.prepared_s for asked in self._preparing)
+        return min([*self._coming.values(), *ready], default=float("inf"))
+
+    def _arrive(self) -> None:
+        """Send what is due, and give the engine what is prepared."""
+        now_s = self._machine.now_s
+        for client, at_s in sorted(self._coming.items(), key=lambda pair: pair[1]):
             if at_s <= now_s:
-                del coming[client]
-                number += 1
-                waiting.append(Simulated(queues[client].pop(0), at_s, number))
-        while waiting and len(running) < config.n_seq:
-            running.append(waiting.pop(0))
-        if not running:
-            now_s = min(coming.values())
-            continue
-        lanes = [Lane(one.key, one.n_pending, one.is_decoding, one.is_decoding) for one in running]
-        limit = policy if isinstance(policy, int) else policy.limit(lanes, running, 1.0)
-        plan = plan_step(lanes, config.n_batch, limit)
-        now_s = _run(plan, running, cost, policy, now_s)
-        for one in [one for one in running if one.n_generated >= one.arrival.n_output]:
-            running.remove(one)
-            done.append(one)
-            client = one.arrival.client
-            if queues[client]:
-                coming[client] = now_s + queues[client][0].gap_s
-    return done
+                del self._coming[client]
+                asked = self._asked(self._queues[client].pop(0), at_s)
+                self._ready_s = asked.prepared_s = max(self._ready_s, at_s) + PREPARE_S
+                self._preparing.append(asked)
+        while self._preparing and self._preparing[0].prepared_s <= now_s:
+            self._submit(self._preparing.pop(0))
+
+    def _asked(self, arrival: Arrival, sent_s: float) -> Asked:
+        """A request whose first tokens are those of its client's last one and its answer, or of all clients'
+        first ones, as far as it found them cached; its others are like no other's."""
+        history = self._histories.get(arrival.client, array("i"))
+        n_shared = min(arrival.n_cached, arrival.n_prompt - 1)
+        common = array("i", range(100, 100 + n_shared))
+        tokens = history[:n_shared] if len(history) >= n_shared else common
+        n_own = arrival.n_prompt - n_shared
+        first = 1_000_000 + self._n_unlike
+        self._n_unlike += n_own
+        return Asked(arrival, sent_s, tokens + array("i", range(first, first + n_own)))
+
+    def _submit(self, asked: Asked) -> None:
+        number = len(self.done) + len(self._open) + 1
+        spec = GenerateSpec(prompts=[Prompt(tokens=[])], sampling=Sampling(temperature=0))
+        request = Request(number, spec, asked.sent_s)
+        tokens, n_prompt = array("i", asked.tokens), len(asked.tokens)
+        sampler = Sampler(spec.sampling, N_VOCAB, [], 0)
+        decoder = PlainDecoder(
+            tokens, n_prompt, asked.arrival.n_output, sampler, [], ignore_eos=True
+        )
+        self._open[number] = asked
+        self._pause.arrive()
+        self._engine.submit([Sequence(request, 0, decoder)])
+
+    def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:
+        now_s = self._machine.now_s
+        for number, chunk in chunks:
+            asked = self._open[number]
+            asked.stamps += [now_s] * len(chunk.text)
+            if chunk.finish is None:
+                continue
+            del self._open[number]
+            self.done.append(asked)
+            client = asked.arrival.client
+            self._histories[client] = asked.tokens + answer_tokens(asked.n_generated)
+            if self._queues[client]:
+                self._coming[client] = now_s + self._queues[client][0].gap_s
+
+    def _refuse(self, request_id: int, error: Exception) -> None:
+        raise SystemExit(f"The simulated engine refused a request: {error}")
 
 
-def _run(
-    plan: StepPlan,
-    running: list[Simulated],
-    cost: StepCost,
-    policy: ChunkChoice | int,
-    now_s: float,
-) -> float:
-    """Do a step; when it ends."""
-    by_key = {one.key: one for one in running}
-    work = [(by_key[key], 1) for key in plan.decode] + [(by_key[key], n) for key, n in plan.prefill]
-    cells = sum(one.n_past for one, _ in work[: len(plan.decode)])
-    visits = sum(n * (one.n_past + n / 2) for one, n in work[len(plan.decode) :])
-    load = StepLoad(len(plan.decode), plan.n_prefill, cells, visits / max(1, plan.n_prefill))
-    took_s = cost.predict(load)
-    if isinstance(policy, ChunkChoice):
-        policy.learn(load, took_s)
-    for one, n in work:
-        one.advance(n, now_s + took_s)
-    return now_s + took_s
-
-
-def figures(done: list[Simulated]) -> dict[str, float]:
+def figures(done: list[Asked]) -> dict[str, float]:
     """Tokens per second, time to the first token, gaps between tokens, in seconds."""
     ttft = sorted(one.stamps[0] - one.sent_s for one in done)
     gaps = sorted(b - a for one in done for a, b in zip(one.stamps, one.stamps[1:], strict=False))
@@ -165,13 +218,15 @@ def figures(done: list[Simulated]) -> dict[str, float]:
     }
 
 
-def dialogues() -> list[Arrival]:
-    """8 clients, five turns each: a question of 70 tokens behind the dialogue so far, an answer of 40."""
-    return [
-        Arrival(client, 0.002 * client if turn == 0 else 0.003, 110 * turn + 70, 110 * turn, 40)
-        for client in range(8)
-        for turn in range(5)
-    ]
+def device_costs(name: str) -> StepCosts:
+    """Those of a device measured before."""
+    step_s = {n: ms / 1e3 for n, ms in DEVICES[name].items()}
+    return StepCosts(step_s=step_s, n_threads=2, n_heads=9)
+
+
+def last_costs(path: Path) -> StepCosts:
+    """The last ones of a step_costs.json."""
+    return list(msgspec.json.decode(path.read_bytes(), type=dict[str, StepCosts]).values())[-1]
 
 
 def main() -> None:
@@ -181,29 +236,32 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--arrivals", type=Path, metavar="FILE")
+    parser.add_argument("--workload", choices=LOADS, default="dialogues")
     parser.add_argument(
         "--costs", type=Path, metavar="FILE", help="a step_costs.json: its last one"
     )
     parser.add_argument("--device", choices=DEVICES, default="xeon q4_1")
     parser.add_argument("--n-seq", type=int, default=8)
+    parser.add_argument("--n-ctx", type=int, default=16384)
     parser.add_argument("--budget-ms", type=float, default=150.0)
     args = parser.parse_args()
-    if args.costs is not None:
-        kept = msgspec.json.decode(args.costs.read_bytes(), type=dict[str, StepCosts])
-        costs = list(kept.values())[-1]
-    else:
-        costs = StepCosts(step_s={n: ms / 1e3 for n, ms in DEVICES[args.device].items()})
-    arrivals = dialogues()
+    costs = last_costs(args.costs) if args.costs is not None else device_costs(args.device)
+    arrivals = LOADS[args.workload]()
     if args.arrivals is not None:
         arrivals = [Arrival(**json.loads(line)) for line in args.arrivals.read_text().splitlines()]
-    config = EngineConfig(
-        model_id="simulated", path="", n_seq=args.n_seq, step_budget_ms=args.budget_ms
-    )
+    config = simulated_config(costs, args.n_seq, args.n_ctx, step_budget_ms=args.budget_ms)
     table = Table("policy", "tokens/s", "TTFT p50, s", "TTFT p95, s", "gap p95, ms", "longest, ms")
-    for name, policy in policies(costs, config).items():
-        found = figures(replay(arrivals, costs, config, policy))
+    for name, policy in POLICIES.items():
+        found = figures(Replay(arrivals, costs, config, policy).run())
         table.add_row(
             name, f"{found['tok_s']:.1f}", f"{found['ttft_p50_s']:.2f}", f"{found['ttft_p95_s']:.2f}",
             f"{1e3 * found['gap_p95_s']:.0f}", f"{1e3 * found['gap_max_s']:.0f}",
         )  # fmt: skip
     Console(width=110).print(table)
+
+
+def simulated_config(costs: StepCosts, n_seq: int, n_ctx: int, **settings: object) -> EngineConfig:
+    return EngineConfig(
+        model_id="simulated", path="", n_seq=n_seq, n_ctx=n_ctx, n_threads=max(1, costs.n_threads),
+        prompt_cells=2048, adapts_threads=False, **settings,
+    )  # fmt: skip

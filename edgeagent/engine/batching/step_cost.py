@@ -7,6 +7,8 @@ thread, and with two of them on two cores two thirds of one.
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,6 +24,8 @@ WORTH = 0.8
 # Passing a cell that a token does not attend to, over attending to it: 0.12 us against 2.3 (SmolLM2-135M, two
 # threads of a Zen 4).
 MASKED = 0.05
+# Of so many steps beside others the median says how much longer they take than by their part of the cores.
+N_CROWD = 9
 # What one thread reaches of its part of all threads, where nothing was measured.
 ALONE = 0.9
 
@@ -72,6 +76,7 @@ class StepCost:
         alone_s = measured.alone_s or {
             n: ALONE * self._n_threads * seconds for n, seconds in measured.step_s.items()
         }
+        self._crowds: dict[tuple[bool, int] | None, deque[float]] = {}
         self._alone = self._curve
         if self._n_threads > 1:
             self._alone = CostCurve(self._without_attention(alone_s, 1))
@@ -106,12 +111,20 @@ class StepCost:
         curve = self._alone if n_threads == 1 else self._curve
         attention_s = self._attention_s(load, n_threads)
         seconds = curve.seconds(load.n_tokens, attention_s, has_prompts=load.n_prefill > 0)
-        return seconds * self._slowdown(load, n_threads)
+        seconds *= self._slowdown(load, n_threads)
+        crowd = self._crowds.get(_crowd_of(load))
+        return seconds * statistics.median(crowd) if crowd else seconds
 
     def _learn(self, load: StepLoad, took_s: float) -> None:
-        curve = self._alone if self._threads_of(load) == 1 else self._curve
+        key = _crowd_of(load)
         ratio = took_s / self._predict_together(load)
-        curve.learn(load.n_tokens, ratio, has_prompts=load.n_prefill > 0)
+        has_cores = self._slowdown(load, self._threads_of(load)) == 1.0
+        if key is None or (has_cores and not load.n_prefill):
+            curve = self._alone if self._threads_of(load) == 1 else self._curve
+            curve.learn(load.n_tokens, ratio, has_prompts=load.n_prefill > 0)
+            return
+        crowd = self._crowds.setdefault(key, deque(maxlen=N_CROWD))
+        crowd.append(ratio * (statistics.median(crowd) if crowd else 1.0))
 
     def _threads_of(self, load: StepLoad) -> int:
         return min(load.n_threads or self._n_threads, self._n_threads)
@@ -138,6 +151,12 @@ class StepCost:
             n: max(seconds / 2, seconds - self._attention_s(StepLoad(0, n, 0.0, n / 2), n_threads))
             for n, seconds in step_s.items()
         }
+
+
+def _crowd_of(load: StepLoad) -> tuple[bool, int] | None:
+    """What a step has in common with others that threads of their own disturb: how many there are, which
+    changes while a chunk is computed, and what they leave of the cores."""
+    return (load.n_prefill > 0, load.n_beside) if load.n_beside else None
 
 
 def _parts(load: StepLoad) -> tuple[StepLoad, StepLoad]:

@@ -115,8 +115,8 @@ class StepProbe:
             self._seq_id = None
 
     def result(self) -> StepCosts | None:
-        """Medians of the sizes, and how the costs rose with depth; None where too little was measured."""
-        step_s, alone_s = self._medians(self.n_threads), self._medians(1)
+        """The least of each size, and how the costs rose with depth; None where too little was measured."""
+        step_s, alone_s = self._least(self.n_threads), self._least(1)
         if not step_s.keys() >= {n for n in NEEDED if n <= self.n_batch}:
             return None
         n_heads = self.runner.n_heads
@@ -126,7 +126,7 @@ class StepProbe:
             slope = statistics.linear_regression(depths, times).slope
             tiled_cell_s = max(0.0, slope) / n_tile_rows(TILE, n_heads, self.n_threads)
         if self._deep_below:
-            added_s = statistics.median(self._deep_below) - step_s[BELOW_TILE]
+            added_s = min(self._deep_below) - step_s[BELOW_TILE]
             cell_s = max(0.0, added_s) / (BELOW_TILE * DEPTH)
         return StepCosts(
             step_s=step_s,
@@ -137,10 +137,11 @@ class StepProbe:
             n_heads=n_heads,
         )
 
-    def _medians(self, n_threads: int) -> dict[int, float]:
-        """Seconds by the number of tokens."""
+    def _least(self, n_threads: int) -> dict[int, float]:
+        """Seconds by the number of tokens. One step alone is slower than those of an answer, one after the
+        other, and anything may hold it up: the least is nearest to what those take."""
         return {
-            size.n_tokens: statistics.median(times)
+            size.n_tokens: min(times)
             for size, times in self._times.items()
             if size.n_threads == n_threads
         }
@@ -185,5 +186,5 @@ class StepProbe:
 
     def _is_too_long(self, n_tokens: int) -> bool:
         """Whether a step of this size would take longer than any that the scheduler picks."""
-        known = [s / n for n, s in self._medians(self.n_threads).items() if n >= 16]
+        known = [s / n for n, s in self._least(self.n_threads).items() if n >= 16]
         return bool(known) and n_tokens > TILE and min(known) * n_tokens > self.longest_s

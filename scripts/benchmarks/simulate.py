@@ -100,7 +100,7 @@ class Asked:
 
 
 class Replay:
-    """The requests of a load, sent to an engine on a simulated device. `done` has the times of their tokens."""
+    """The requests of a load on a simulated device. `done` has the times of their tokens."""
 
     def __init__(
         self, arrivals: list[Arrival], costs: StepCosts, config: EngineConfig, policy: Policy

@@ -29,7 +29,7 @@ MOVE_S = 6e-6
 
 
 class Machine:
-    """The clock, and the chunks that run beside the engine's steps: seconds of a core that they still need."""
+    """The clock, and the chunks beside the steps: seconds of a core that they still need."""
 
     def __init__(self, n_cores: int) -> None:
         self.now_s = 0.0

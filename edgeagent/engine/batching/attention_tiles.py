@@ -1,13 +1,14 @@
 """How llama.cpp cuts the attention of a step into tiles, on a CPU.
 
-The rows of all heads, one for each token, are cut into four parts for each thread, and each part into tiles of
-`TILE` rows, none of which has rows of two heads or of two parts. A tile costs the same however few rows it
-has: 64 tokens of 9 heads take 9 tiles on one thread, and 16 on two.
+The rows of all heads, one for each token, are cut into four parts for each thread, and each part into tiles
+of `TILE` rows, none of which has rows of two heads or of two parts. A tile costs the same however few rows
+it has: 64 tokens of 9 heads take 9 tiles on one thread, and 16 on two.
 Source: `ggml_compute_forward_flash_attn_ext_f16` in ggml-cpu.
 """
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 
 from edgeagent.types.step_costs import TILE
@@ -25,7 +26,7 @@ def n_tiles(n_tokens: int, n_heads: int, n_threads: int) -> int:
         n_parts = max(n_threads, _ceil(n_rows, size))
     bounds = {*range(0, n_rows, n_tokens), *range(0, n_rows, _ceil(n_rows, n_parts)), n_rows}
     cuts = sorted(bounds)
-    return sum(_ceil(end - begin, TILE) for begin, end in zip(cuts, cuts[1:], strict=False))
+    return sum(_ceil(end - begin, TILE) for begin, end in itertools.pairwise(cuts))
 
 
 def n_tile_rows(n_tokens: int, n_heads: int, n_threads: int) -> float:

@@ -293,9 +293,7 @@ class Engine:
             lanes = lanes_of(self._running, self._runner.max_outputs, self._clock())
             lanes = self._turns.lanes_of_turn(lanes)
             lanes = self._beside.start(self._running, lanes, self._threads.first)
-            limit = self.chunks.limit(
-                lanes, self._running, self._chunk_share, self._kv.n_used
-            )
+            limit = self.chunks.limit(lanes, self._running, self._chunk_share, self._kv.n_used)
             plan = plan_step(lanes, self._config.n_batch, limit)
             if self._kv.make_room(plan.n_tokens + self._beside.n_reserved):
                 return plan

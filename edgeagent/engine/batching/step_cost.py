@@ -34,8 +34,8 @@ class StepLoad(NamedTuple):
     """What a step computes: one token for each of `n_decode` sequences, which hold `decode_cells` together,
     and `n_prefill` tokens of prompts, each of which attends to `prompt_depth` cells on average.
 
-    `n_used` cells of all sequences are in the cache. With `n_threads` threads, 0: all; `n_beside` further ones
-    compute prompts of their own meanwhile.
+    `n_used` cells of all sequences are in the cache. With `n_threads` threads, 0: all; `n_beside` further
+    ones compute prompts of their own meanwhile.
     """
 
     n_decode: int

@@ -1,4 +1,4 @@
-"""The engine on simulated devices: what it picks is near the best of all, and time passes as on the device."""
+"""The engine on simulated devices: its choices are near the best, and time passes as on the device."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_measured_curve_leads_to_the_best_rate_without_long_gaps(device: str
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_answer_is_whole_and_its_client_waits_for_it(policy: str):
-    arrivals = chats(3, 2, 5) + [Arrival(3, 0.0, 700, 30, 4)]
+    arrivals = [*chats(3, 2, 5), Arrival(3, 0.0, 700, 30, 4)]
     done = replayed(arrivals, device_costs("zen4 q4_1"), POLICIES[policy])
     assert sorted(len(one.stamps) for one in done) == sorted(one.n_output for one in arrivals)
     for client in range(3):
@@ -53,9 +53,9 @@ def test_a_step_takes_as_long_as_the_curve_says():
     (one,) = replayed([Arrival(0, 5.0, 17, 0, 3)], costs)
     first, second, third = one.stamps
     assert second - first == third - second == pytest.approx(0.1 + STEP_S + ANSWER_S)
-    assert one.sent_s == 5.0 and first - one.sent_s == pytest.approx(
-        0.2 * 17 / 16, abs=0.01
-    ), "17 tokens, at the rate of 16"
+    assert one.sent_s == 5.0 and first - one.sent_s == pytest.approx(0.2 * 17 / 16, abs=0.01), (
+        "17 tokens, at the rate of 16"
+    )
 
 
 def test_threads_of_their_own_keep_answers_going_beside_long_prompts():

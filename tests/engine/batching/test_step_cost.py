@@ -143,7 +143,9 @@ TWO = StepCosts(
         (StepLoad(0, 128, 0, 564), 0.39 + 64 * 24 / 9 * 500 * 1e-6),
     ],
 )
-def test_a_step_beside_prompts_has_one_thread_and_its_part_of_the_cores(load: StepLoad, seconds: float):
+def test_a_step_beside_prompts_has_one_thread_and_its_part_of_the_cores(
+    load: StepLoad, seconds: float
+):
     assert StepCost(TWO).predict(load) == pytest.approx(seconds, rel=2e-3)
 
 

@@ -263,5 +263,5 @@ def main() -> None:
 def simulated_config(costs: StepCosts, n_seq: int, n_ctx: int, **settings: object) -> EngineConfig:
     return EngineConfig(
         model_id="simulated", path="", n_seq=n_seq, n_ctx=n_ctx, n_threads=max(1, costs.n_threads),
-        prompt_cells=2048, adapts_threads=False, **settings,
+        adapts_threads=False, **({"prompt_cells": 2048, "answer_cells": 1024} | settings),
     )  # fmt: skip

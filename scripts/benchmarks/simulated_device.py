@@ -152,6 +152,8 @@ class SimulatedRunner:
             SimulatedThread(self, config.n_prompt_cells) for _ in range(config.n_prompt_threads)
         ]
         self.prompt_ended = Ended(self.machine)
+        self.n_walking = 0
+        self._has_streams = config.n_answer_cells > 0
         self._n_threads = config.n_threads
 
     def logits(self, n_outputs: int) -> np.ndarray[Any, Any]:
@@ -162,7 +164,11 @@ class SimulatedRunner:
     def run(self, rows: Sequence[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
         n_decode = sum(len(row.tokens) == 1 for row in rows)
         ordered = sorted(rows, key=lambda row: len(row.tokens) > 1)
-        load = load_of(n_decode, ordered)._replace(n_used=n_used, n_threads=self._n_threads)
+        is_walking = n_decode < len(rows) or not self._has_streams
+        self.n_walking = load_of(n_decode, ordered).n_tokens if is_walking else 0
+        load = load_of(n_decode, ordered)._replace(
+            n_used=n_used if is_walking else 0, n_threads=self._n_threads
+        )
         seconds = self.cost.predict(load) + STEP_S + ANSWER_S * n_decode
         self.machine.compute(seconds, self._n_threads)
         return self.logits(sum(row.n_outputs for row in rows))
@@ -185,6 +191,8 @@ class SimulatedRunner:
     def copy(self, src: int, dst: int, n: int) -> None: ...
 
     def trim(self, seq_id: int, n: int) -> None: ...
+
+    def settle(self, seq_id: int) -> None: ...
 
     def pack(self, runs: list[CellRun]) -> None: ...
 

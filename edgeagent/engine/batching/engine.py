@@ -371,12 +371,12 @@ class Engine:
             self._threads.observe(size, self._n_threads, took)
             self._speculation.costs.observe(n_tokens, took)
         # A few forced or drafted tokens say nothing about the speed of prefill.
+        n_walking = self._runner.n_walking
         if has_prompts or n_tokens == len(plan.decode):
-            self.chunks.learn(load, took)
+            self.chunks.learn(load if n_walking else load._replace(n_used=0), took)
         if plan.decode:
             self._decoded_s = self._clock()
         n_accepted = self._outcome.advance(work, rows, logits, self._clock())
         self._token_gaps.end_step(len(plan.decode), self._clock())
         self.estimate.count(plan.n_tokens + n_accepted)
-        n_walking = self._runner.n_walking
         self.parking.tidy(min(n_tokens, n_walking), min(len(plan.decode), n_walking))

@@ -24,6 +24,7 @@ from edgeagent.engine.batching.chunk_choice import ChunkChoice, load_of
 from edgeagent.engine.batching.inter_token_latency import TokenGaps
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import KVTransfer
+from edgeagent.engine.batching.lone_chunk import LoneChunk
 from edgeagent.engine.batching.prefix_parking import PrefixParking
 from edgeagent.engine.batching.prompts_beside import PromptsBeside
 from edgeagent.engine.batching.scheduler import StepPlan, pick_victim, plan_step
@@ -46,8 +47,6 @@ logger = logging.getLogger(__name__)
 
 # How long a step without tokens waits for prompts that are computed beside it, and requests with it.
 WAIT_S = 0.01
-# How long answers wait at most for prompts that complete: readers notice 100 ms.
-PAUSE_S = 0.05
 
 # The least that a step is taken to have lasted, by a clock that may stand still.
 LEAST_S = 1e-6
@@ -112,6 +111,7 @@ class Engine:
             speculation.take_costs(config.step_costs)
         self._outcome = StepOutcome(self._kv, runner, self._chunk_buffer, speculation, self._end)
         self.prefilling: frozenset[Request] = frozenset()
+        self._lone_chunk = LoneChunk(clock)
 
     @property
     def is_idle(self) -> bool:
@@ -160,6 +160,11 @@ class Engine:
         request_id = sequences[0].request.request_id
         self._forget(request_id)
         self._refuse(request_id, error)
+
+    def interrupt(self) -> None:
+        """A request has come: let it begin soon. Any thread."""
+        if self._lone_chunk.is_worth_ending():
+            self._runner.abort()
 
     def limit(self, limits: ComputeLimits) -> None:
         """Compute within these limits from the next step on."""
@@ -261,8 +266,10 @@ class Engine:
 
     def _gives_way(self, plan: StepPlan) -> bool:
         """Whether answers wait a moment for prompts that are nearly complete, so that they go on together."""
-        is_due = self._clock() - self._decoded_s >= PAUSE_S
-        return self._beside.completes_prompts and not plan.prefill and not is_due
+        now = self._clock()
+        return not plan.prefill and self._beside.is_worth_waiting(
+            self._running, now, self._decoded_s
+        )
 
     def _take_prompts(self) -> bool:
         """Go on with the prompts whose chunks ended beside the last steps. False if there were none."""
@@ -350,6 +357,8 @@ class Engine:
         load = load_of(len(plan.decode), rows)._replace(
             n_used=self._kv.n_used, n_threads=self._n_threads, n_beside=n_beside
         )
+        if not plan.decode and not n_beside and self._runner.prompt_threads:
+            self._lone_chunk.begin(self.chunks.predict(load))
         started = self._clock()
         try:
             self._runner.use_adapter(adapter)
@@ -364,6 +373,7 @@ class Engine:
             return
         finally:
             self.prefilling = frozenset()
+            self._lone_chunk.end()
         took = max(self._clock() - started, LEAST_S)
         self._n_steps += 1
         self._turns.took(adapter)

@@ -138,6 +138,21 @@ def test_answers_wait_for_prompts_that_complete_and_not_for_longer_ones(n: int, 
     assert harness.tokens(2) == reference(prompt(2, n), 8)
 
 
+@pytest.mark.parametrize("waited_s, waits", [(0.0, True), (0.5, True), (0.7, False)])
+def test_answers_that_have_just_begun_wait_longer_for_prompts_that_came_with_them(waited_s, waits):
+    harness = Beside(n_polls=30)
+    for i in range(4):
+        harness.submit(i, prompt(i, 50), max_new=20, ignore_eos=True)
+    while not any(seq.is_answering for seq in harness.engine._running):
+        harness.engine.step()
+    harness.now += waited_s
+    n_before = len(harness.runner.steps)
+    harness.engine.step()
+    assert (len(harness.runner.steps) == n_before) is waits
+    harness.finish()
+    assert [harness.tokens(i) for i in range(4)] == [reference(prompt(i, 50), 20) for i in range(4)]
+
+
 @pytest.mark.parametrize("why", ["too long", "fails"])
 def test_what_a_thread_cannot_compute_is_computed_in_turn(why: str):
     harness = Beside(own_cells=40 if why == "too long" else 512)

@@ -211,6 +211,7 @@ class GenerationWorker:
     def _handle(self, message: protocol.ToWorker) -> None:
         match message:
             case protocol.Generate(request_id, spec):
+                self._engine.interrupt()
                 self._take(Request(request_id, spec, time.monotonic()))
             case protocol.Ask(request_id, TemplateSpec()):
                 nothing = GenerateSpec(prompts=[])

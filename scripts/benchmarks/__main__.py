@@ -17,6 +17,8 @@ NAMES = {
     "cells": "what idle cells of the KV cache cost each step, and what moving them costs",
     "steps": "what steps were expected to cost, against what they took",
     "simulate": "the engine on cost curves of devices: recorded arrivals, by policy",
+    "policies": "five policies of scheduling on daemons and in the simulator, ranked by both",
+    "bounds": "what decoding of one sequence reaches of memory and arithmetic, by model",
     "copying": "answers that copy their prompt, and others, with and without speculation",
     "intents": "own intents by `forge new`: accuracy and minutes beside a classifier on MiniLM",
     "intent-updates": "own intents after an update with 50 corrected texts: what is right, what is lost",
@@ -55,6 +57,7 @@ NAMES = {
 # A module named json would hide the library's.
 MODULES = {
     "json": "structured",
+    "bounds": "decode_bounds",
     "intent-updates": "intent_updates",
     "speech-memory": "speech_memory",
     "speech-models": "speech_models",

@@ -142,7 +142,7 @@ def test_answers_wait_for_prompts_that_complete_and_not_for_longer_ones(n: int, 
 def test_answers_that_have_just_begun_wait_longer_for_prompts_that_came_with_them(waited_s, waits):
     harness = Beside(n_polls=30)
     for i in range(4):
-        harness.submit(i, prompt(i, 50), max_new=20, ignore_eos=True)
+        harness.submit(i, prompt(i, 50))
     while not any(seq.is_answering for seq in harness.engine._running):
         harness.engine.step()
     harness.now += waited_s
@@ -150,7 +150,7 @@ def test_answers_that_have_just_begun_wait_longer_for_prompts_that_came_with_the
     harness.engine.step()
     assert (len(harness.runner.steps) == n_before) is waits
     harness.finish()
-    assert [harness.tokens(i) for i in range(4)] == [reference(prompt(i, 50), 20) for i in range(4)]
+    assert [harness.tokens(i) for i in range(4)] == [reference(prompt(i, 50), 8) for i in range(4)]
 
 
 @pytest.mark.parametrize("why", ["too long", "fails"])

@@ -11,6 +11,7 @@ NAMES = {
     "engine": "the served path against a bare llama.cpp loop, prefixes, memory, start",
     "compare": "another version of edgeagent against this one: rates, memory, start",
     "peers": "llama-server of the same llama.cpp beside this: eight workloads, memory",
+    "arrival": "a short request that arrives while a long prompt is computed, beside llama-server",
     "apart": "prompts beside running answers, in the cache of all and in a context of their own",
     "beside": "two threads that compute together, and two that each compute their own part",
     "streams": "answers in the cache of all and in streams of their own, by their length",

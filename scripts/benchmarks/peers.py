@@ -43,7 +43,14 @@ from edgeagent.catalog.model_library import Library
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL, load
 from scripts.benchmarks.governor import busy
-from scripts.benchmarks.peers_report import chart, markdown, replace_section
+from scripts.benchmarks.peers_report import (
+    chart,
+    markdown,
+    merged,
+    read_section,
+    rows_of,
+    write_section,
+)
 from scripts.benchmarks.served import serving_measured
 from tests.conftest import CACHE
 
@@ -190,8 +197,21 @@ def main() -> None:
     parser.add_argument("--settings", default="{}", help="more settings of ours, as JSON")
     parser.add_argument("--peer-options", default="", help="more options of llama-server")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="collect rounds in this file")
-    parser.add_argument("--chart", type=Path, metavar="PNG", help="draw the ratios")
-    parser.add_argument("--write", type=Path, metavar="MD", help="replace the table in this file")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="MD",
+        help="put the rows of these workloads into the table there",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="also rows of more rounds than this run has"
+    )
+    parser.add_argument(
+        "--chart",
+        type=Path,
+        metavar="PNG",
+        help="draw the ratios, with --write those of the whole table",
+    )
     args = parser.parse_args()
     args.only = args.only.split(",")
     if unknown := set(args.only) - set(WORKLOADS):
@@ -204,9 +224,10 @@ def main() -> None:
     if not records:
         parser.error("nothing was measured, and nothing is kept: raise --rounds")
     others = statistics.median(record["others"] for record in records)
-    table = f"{machine.describe()}; other processes used {others:.0%} of it.\n\n{markdown(records)}"
-    print(table)
+    rows = rows_of(records)
+    print(f"{machine.describe()}; other processes used {others:.0%} of it.\n\n{markdown(rows)}")
     if args.write is not None:
-        replace_section(args.write, markdown(records))
+        rows = merged(read_section(args.write), rows, replaces=args.replace)
+        write_section(args.write, rows)
     if args.chart is not None:
-        chart(records, args.chart)
+        chart(rows, args.chart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -34,18 +35,42 @@ def ratio(records: Records, key: str) -> float | None:
     return statistics.median(ratios) if ratios else None
 
 
-def markdown(records: Records) -> str:
+HEAD = (
+    "| workload | tokens/s, ours / theirs | ratio (rounds) | bar | TTFT p50, s | TTFT p95, s | ratio "
+    "| bar | token gaps p95, ms | ratio | failed | memory, MB |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+)
+SHOWN_RATIO = re.compile(r"([\d.]+) \([^)]*n=(\d+)\)")
+Rows = dict[str, str]  # lines of the table, by title of the workload
+
+
+def rows_of(records: Records) -> Rows:
     """A row for each workload: medians of both, and the medians of the ratios of each round."""
-    lines = [
-        "| workload | tokens/s, ours / theirs | ratio (rounds) | bar | TTFT p50, s | TTFT p95, s | ratio "
-        "| bar | token gaps p95, ms | ratio | failed | memory, MB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    found = {}
     for name, title in TITLES.items():
         rows = [record for record in records if record["workload"] == name]
         if rows:
-            lines.append(_row(title, rows, BARS[name]))
-    return "\n".join(lines)
+            found[title] = _row(title, rows, BARS[name])
+    return found
+
+
+def markdown(rows: Rows) -> str:
+    return "\n".join([*HEAD, *(rows[title] for title in TITLES.values() if title in rows)])
+
+
+def merged(old: Rows, new: Rows, *, replaces: bool) -> Rows:
+    """The table after a run: rows of workloads that it left out stay, and those of more rounds than its own
+    unless it `replaces` them."""
+    kept = {
+        title: row
+        for title, row in old.items()
+        if title not in new or (not replaces and _n_rounds(row) > _n_rounds(new[title]))
+    }
+    return new | kept
+
+
+def _n_rounds(row: str) -> int:
+    return int(shown[2]) if (shown := SHOWN_RATIO.search(row)) else 0
 
 
 def _row(title: str, rows: Records, bars: tuple[float, float | None]) -> str:
@@ -75,36 +100,50 @@ def _row(title: str, rows: Records, bars: tuple[float, float | None]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def replace_section(path: Path, text: str) -> None:
-    """Put the text between the two marks of a file. Ends the program where they are not there."""
-    whole = path.read_text()
-    before, begin, rest = whole.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def read_section(path: Path) -> Rows:
+    """The rows between the two marks of a file. Ends the program where they are not there."""
+    _, table, _ = _section(path)
+    lines = (line for line in table.splitlines() if line.startswith("| "))
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines if line != HEAD[0]}
+
+
+def write_section(path: Path, rows: Rows) -> None:
+    """Put the table between the two marks of a file. Ends the program where they are not there."""
+    before, _, after = _section(path)
+    path.write_text(f"{before}{BEGIN}\n\n{markdown(rows)}\n\n{END}{after}")
+
+
+def _section(path: Path) -> tuple[str, str, str]:
+    before, begin, rest = path.read_text().partition(BEGIN)
+    table, end, after = rest.partition(END)
     if not begin or not end:
         raise SystemExit(
             f"{path} has no lines {BEGIN} and {END}: add them where the table belongs."
         )
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    return before, table, after
 
 
-def chart(records: Records, path: Path) -> None:
+def chart(rows: Rows, path: Path) -> None:
     """Bars of the ratios of rates, with the bar that each should reach."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise SystemExit("The chart needs matplotlib: pip install 'edgeagent[plot]'.") from None
-    names = [name for name in TITLES if any(record["workload"] == name for record in records)]
-    rates = [
-        ratio([record for record in records if record["workload"] == name], "tok_s") or 0.0
-        for name in names
-    ]
-    figure = Figure(figsize=(7, 0.45 * len(names) + 1.2), layout="constrained")
+    rates = {
+        name: float(shown[1])
+        for name, title in TITLES.items()
+        if title in rows and (shown := SHOWN_RATIO.search(rows[title]))
+    }
+    figure = Figure(figsize=(7, 0.45 * len(rates) + 1.2), layout="constrained")
     axes = figure.subplots()
-    axes.barh([TITLES[name] for name in names], rates, color="#3b7dd8")
-    for i, (name, rate) in enumerate(zip(names, rates, strict=True)):
-        axes.text(rate + 0.03, i, f"{rate:.2f}", va="center", fontsize=8)
-        axes.plot([BARS[name][0]] * 2, [i - 0.4, i + 0.4], color="#888888", linewidth=1)
+    colors = ["#2b8a3e" if rate >= 1 else "#3b7dd8" for rate in rates.values()]
+    axes.barh([TITLES[name] for name in rates], list(rates.values()), color=colors)
+    for i, (name, rate) in enumerate(rates.items()):
+        right = max(rate, BARS[name][0] if 0 <= BARS[name][0] - rate < 0.25 else 0)
+        axes.text(right + 0.03, i, f"{rate:.2f}", va="center", fontsize=8)
+        axes.plot([BARS[name][0]] * 2, [i - 0.4, i + 0.4], color="#888888", linewidth=2)
     axes.axvline(1.0, color="black", linewidth=1)
+    axes.set_xlim(0, max([*rates.values(), *(BARS[name][0] for name in rates)], default=1) + 0.3)
     axes.invert_yaxis()
-    axes.set_xlabel("tokens per second, edgeagent over llama-server (grey: aim)")
+    axes.set_xlabel("tokens/s, edgeagent over llama-server\n(grey: aim)")
     figure.savefig(path, dpi=150)

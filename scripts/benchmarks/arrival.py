@@ -1,8 +1,8 @@
 """`scripts/bench arrival --llama-server BIN`: a short request that arrives while a prompt is computed.
 
 A long text is sent, alone, and then others, each followed after one of `--after` seconds by a short question.
-Both servers have the same model, threads and cells; one of them at a time has work. Figures are seconds to the
-first token: of the short request, of the long one with it, and of a long one alone. Loopback only.
+Both servers have the same model, threads and cells; one of them at a time has work. Figures are seconds to
+the first token: of the short request, of the long one with it, and of a long one alone. Loopback only.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 MIN_CHUNK = 16
@@ -45,8 +45,9 @@ def plan_step(lanes: Sequence[Lane], n_batch: int, chunk_limit: int) -> StepPlan
     """Pick the tokens of the next step.
 
     Each decoding sequence gets its one token first; the others share the rest in chunks of at most
-    `chunk_limit` tokens in all: answers with forced tokens first, then prompts, oldest first. The plan
-    holds 0..n_batch tokens.
+    `chunk_limit` tokens in all: answers with forced tokens first, then prompts, oldest first. Where the
+    oldest prompt takes more than this step, prompts of less than half of it get half of the chunk, the
+    shortest first, so that a question does not wait for a book. The plan holds 0..n_batch tokens.
 
     Source: chunked prefill, Agrawal et al. 2023, arXiv:2308.16369.
     """
@@ -54,13 +55,32 @@ def plan_step(lanes: Sequence[Lane], n_batch: int, chunk_limit: int) -> StepPlan
     room = min(n_batch - len(decode), max(chunk_limit, MIN_CHUNK))
     prefill = []
     rest = [lane for lane in lanes if not lane.is_decoding]
-    for lane in sorted(rest, key=lambda lane: not lane.is_answering) if len(rest) > 1 else rest:
-        if room <= 0:
-            break
-        n = min(lane.n_pending, room)
-        prefill.append((lane.key, n))
-        room -= n
+    for lane, bound in _shares(rest, room) if len(rest) > 1 else ((lane, room) for lane in rest):
+        n = min(lane.n_pending, room, bound)
+        if n > 0:
+            prefill.append((lane.key, n))
+            room -= n
     return StepPlan(decode, prefill)
+
+
+def _shares(lanes: list[Lane], room: int) -> Iterator[tuple[Lane, int]]:
+    """The lanes that share a chunk of `room` tokens, in their order, each with the most tokens that it may
+    take. A lane of which only a part may be short comes once."""
+    answers = [lane for lane in lanes if lane.is_answering]
+    prompts = [lane for lane in lanes if not lane.is_answering]
+    yield from ((lane, room) for lane in answers)
+    room -= min(room, sum(lane.n_pending for lane in answers))
+    taken: set[int] = set()
+    if prompts and prompts[0].n_pending > room:
+        left = room // 2
+        short = [lane for lane in prompts[1:] if 2 * lane.n_pending < prompts[0].n_pending]
+        for lane in sorted(short, key=lambda lane: lane.n_pending):
+            if left <= 0:
+                break
+            yield lane, left
+            left -= min(left, lane.n_pending)
+            taken.add(lane.key)
+    yield from ((lane, room) for lane in prompts if lane.key not in taken)
 
 
 @dataclass

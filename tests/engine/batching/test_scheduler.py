@@ -48,6 +48,24 @@ def test_something_runs_whenever_something_is_pending(lanes, n_batch, chunk):
 
 
 @pytest.mark.parametrize(
+    ("prompts", "expected"),
+    [
+        ([1000, 20], {2: 20, 1: 44}),
+        ([1000, 300, 20], {3: 20, 2: 12, 1: 32}),  # the shortest first, half of the chunk for both
+        ([1000, 600], {1: 64}),  # not much shorter: the oldest first
+        ([60, 20], {1: 60, 2: 4}),  # the oldest ends with this step
+        ([20, 1000], {1: 20, 2: 44}),
+    ],
+)
+def test_short_prompts_do_not_wait_for_a_long_one(prompts: list[int], expected: dict[int, int]):
+    lanes = [Lane(i + 1, n, False) for i, n in enumerate(prompts)]
+    plan = plan_step(lanes, 512, 64)
+    assert dict(plan.prefill) == expected and len(plan.prefill) == len(expected)
+    answer = Lane(9, 30, False, is_answering=True)
+    assert plan_step([*lanes, answer], 512, 64).prefill[0] == (9, 30)
+
+
+@pytest.mark.parametrize(
     ("lanes", "chunk", "decode", "prefill"),
     [
         ([], 100, [], []),

@@ -26,6 +26,7 @@ NAMES = {
     "routing": "an assistant model before a chat model: what it keeps, what that costs, what separates texts",
     "scope": "texts out of scope against right calls that are lost, by signal: probability, neighbours",
     "embed": "embeddings over HTTP against a bare llama.cpp loop",
+    "encoders": "what a chunk costs an embedding model, with floats and with 8-bit integers",
     "speech": "words, times and speakers of recordings beside plain faster-whisper; noises; the served path",
     "speech-memory": "memory of transcription over many requests, and over files of an hour",
     "speech-models": "real-time factor and memory of larger Whisper models; batches beside single windows",

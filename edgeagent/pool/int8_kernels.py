@@ -7,6 +7,7 @@ scripts/benchmarks/RESULTS.md). Only processors with instructions for sums of 8-
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from importlib.util import find_spec
 from typing import Literal
 
@@ -21,8 +22,9 @@ _TYPES = frozenset({"F32", "F16", "BF16", "Q8_0"})
 _POOLINGS = frozenset({"mean", "cls"})
 
 
+@cache
 def has_ctranslate2() -> bool:
-    """Whether it is installed. It is not imported."""
+    """Whether it is installed, when this is asked first. It is not imported."""
     return find_spec("ctranslate2") is not None
 
 

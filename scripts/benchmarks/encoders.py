@@ -1,8 +1,8 @@
 """`scripts/bench encoders`: what a chunk of a document costs an embedding model, by who computes it.
 
 Each way runs in a process of its own, confined as a worker, on chunks of Python's documentation, which
-`scripts/bench knowledge` fetches. Rates of processor time hold on a machine that is not quiet, too. Operations
-are those of the matrices, two for each weight and token.
+`scripts/bench knowledge` fetches. Rates of processor time hold on a machine that is not quiet, too.
+Operations are those of the matrices, two for each weight and token.
 """
 
 from __future__ import annotations

@@ -69,7 +69,10 @@ class _Bert:
     def variables(self) -> Iterator[Variable]:
         """Raises: ModelUnusable for missing tensors, other shapes, and values that are no numbers."""
         width, n_ff = int(self.number("embedding_length")), int(self.number("feed_forward_length"))
-        yield "encoder/num_heads", np.array(self.number("attention.head_count"), np.int16)
+        n_heads = int(self.number("attention.head_count"))
+        if not 0 < n_heads <= width or width % n_heads:
+            raise self._unusable(f"{n_heads} heads for a width of {width}")
+        yield "encoder/num_heads", np.array(n_heads, np.int16)
         for name, value in (("pre_norm", 0), ("scale_embeddings", 0), ("multi_query_attention", 0),
                             ("activation", _GELU), ("embeddings_merge", _ADD)):  # fmt: skip
             yield f"encoder/{name}", np.array(value, np.int8)

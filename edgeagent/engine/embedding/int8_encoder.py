@@ -57,6 +57,7 @@ class Int8Encoder(Encoder):
         super().__init__(msgspec.structs.replace(config, use_mmap=True, repack=False))
         zero_pages.drop(confinement.file_mappings(config.path))
         return_free_pages()
+        logger.info("int8_encoder model=%s kernels=%s", config.model_id, config.int8_kernels)
         self.n_parallel = config.n_threads
         self._takes_first = lib.llama_pooling_type(self.context) == lib.LLAMA_POOLING_TYPE_CLS
         self._threads = ThreadPoolExecutor(config.n_threads, thread_name_prefix="encoder")

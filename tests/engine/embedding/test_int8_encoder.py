@@ -62,7 +62,7 @@ def test_every_text_is_in_one_share_and_no_share_is_much_longer(lengths, n_share
 def tiny(tmp_path: Path) -> Any:
     """Writes a BERT of one layer with matrices of a type; the values of its tensors."""
 
-    def write(kind: str, **changes: Any) -> tuple[Path, dict[str, Any]]:
+    def write(kind: str, n_heads: int = 4, **changes: Any) -> tuple[Path, dict[str, Any]]:
         draw = np.random.default_rng(1)
         width, n_ff = 32, 64
         shapes = {
@@ -83,7 +83,7 @@ def tiny(tmp_path: Path) -> Any:
         writer.add_context_length(16)
         writer.add_embedding_length(width)
         writer.add_feed_forward_length(n_ff)
-        writer.add_head_count(4)
+        writer.add_head_count(n_heads)
         writer.add_layer_norm_eps(1e-12)
         for name, value in made.items():
             stored = gguf.GGMLQuantizationType[kind if value.ndim == 2 else "F32"]
@@ -128,6 +128,8 @@ def test_weights_of_each_type_compute_what_their_values_do(tiny: Any, kind: str)
     [
         ({"blk.0.attn_q_norm.weight": np.ones(32, np.float32)}, "attn_q_norm"),
         ({"blk.0.ffn_up.weight": np.ones((96, 32), np.float32)}, "ffn_up"),
+        ({"n_heads": 1 << 20}, "heads for a width of 32"),
+        ({"n_heads": 5}, "5 heads"),
         ({"blk.0.ffn_down.weight": np.full((32, 64), np.nan, np.float32)}, "no numbers"),
     ],
 )

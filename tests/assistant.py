@@ -90,7 +90,7 @@ def corpus() -> Corpus:
     return Corpus(found, found[::7], NAMES, SLOTS)
 
 
-def make(folder: Path, *, n_epochs: int = 40) -> None:
+def make(folder: Path, *, n_epochs: int = 26) -> None:
     """Train the assistant and ship it in `folder`, with a threshold for one domain, in two sizes that are
     one: what differs is what the record says."""
     torch.manual_seed(1)

@@ -2,6 +2,7 @@
 
     scripts/bench intents --set clinc-banking --n 30 --method head
     scripts/bench intents --examples train.csv --tests test.csv --method torch     any other data
+    scripts/bench intents --set snips --chat-model FILE.gguf [--names]     also a chat model with a schema
 
 Sets: CLINC150's banking intents, Banking77's first 20, and SNIPS with slots; subjects of MMLU's questions,
 and the sections of MTS-Dialog's medical notes; from `--data`. The names of the intents are replaced by
@@ -11,6 +12,10 @@ all-MiniLM-L6-v2, with the penalty chosen by cross-validation, on the same examp
 One of the two base models, edge-assistant-s, was trained on the training splits of the first three sets with
 their labels: for these, `--bases encoder` says what the other one does alone. No base model has seen the last
 two sets; `--examples` takes any other data.
+
+A chat model gets a sample of the tests, `SHOWN` examples of each intent in its prompt, and a schema that
+allows the names of the intents and nothing else. Its figures have a 95% interval (Wilson); beside them stand
+those of the own model on the same texts.
 """
 
 from __future__ import annotations
@@ -19,11 +24,12 @@ import argparse
 import asyncio
 import csv
 import json
+import math
 import random
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,39 +197,58 @@ def served_rates(entry: Entry, texts: Sequence[str]) -> dict[str, float]:
     return found
 
 
+def interval(n_right: int, n: int) -> tuple[float, float]:
+    """The 95% interval of a share. Source: Wilson 1927."""
+    z = 1.96
+    share = n_right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return middle - half, middle + half
+
+
 async def asked_in_words(
-    train: Sequence[Example], test: Sequence[Example], path: Path, seed: int
-) -> float:
-    """Accuracy of a chat model that sees `SHOWN` examples of each intent, held to the names by a schema."""
-    names = sorted({e.intent for e in train})
+    train: Sequence[Example],
+    test: Sequence[Example],
+    names: Mapping[str, str],
+    path: Path,
+    seed: int,
+) -> list[bool]:
+    """Which texts a chat model gets right that sees `SHOWN` examples of each intent, and may answer with the
+    `names` of intents only."""
     rng = random.Random(seed)
     shown = [
-        f"{e.text} -> {e.intent}"
-        for name in names for e in rng.sample([e for e in train if e.intent == name], SHOWN)
-    ]  # fmt: skip
+        example
+        for intent in sorted(names)
+        for example in rng.sample([e for e in train if e.intent == intent], SHOWN)
+    ]
     rng.shuffle(shown)
-    told = "Classify the text by these examples. Answer with the label only.\n" + "\n".join(shown)
-    form = Form(kind="json_schema", text=json.dumps({"enum": names}))
+    labels = sorted(names.values())
+    told = f"Classify each text. The labels: {', '.join(labels)}. Answer with the label only."
+    # As turns of a dialogue: 25 of 30 training texts of CLINC150 right, and 0 as lines of the instruction.
+    before = [{"role": "system", "content": told}]
+    for example in shown:
+        answer = json.dumps(names[example.intent])
+        before += [
+            {"role": "user", "content": example.text}, {"role": "assistant", "content": answer},
+        ]  # fmt: skip
+    form = Form(kind="json_schema", text=json.dumps({"enum": labels}))
     config = EngineConfig(
         model_id=path.stem, path=str(path), n_ctx=4096, n_seq=2, queue_timeout_s=600
     )
     client = await EngineClient.start(config, timeout_s=120)
-    n_right = 0
+    found = []
     try:
         for example in test:
-            messages = [
-                {"role": "system", "content": told},
-                {"role": "user", "content": example.text},
-            ]
+            messages = [*before, {"role": "user", "content": example.text}]
             spec = GenerateSpec(
                 prompts=[Prompt(messages=messages)], form=form, max_tokens=24,
                 sampling=Sampling(temperature=0),
             )  # fmt: skip
             answer = "".join([chunk.text async for chunk in client.generate(spec)])
-            n_right += answer.strip() == json.dumps(example.intent)
+            found.append(answer.strip() == json.dumps(names[example.intent]))
     finally:
         await client.close()
-    return n_right / len(test)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -251,7 +276,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-teacher", action="store_true", help="MiniLM is only compared with")
     parser.add_argument("--no-comparison", action="store_true", help="no classifier on MiniLM")
     parser.add_argument("--chat-model", type=Path, help="GGUF file of a chat model to ask beside")
-    parser.add_argument("--sample", type=int, default=60, help="tests that the chat model gets")
+    parser.add_argument("--sample", type=int, default=150, help="tests that the chat model gets")
+    parser.add_argument(
+        "--names", action="store_true", help="the chat model sees the intents' own names"
+    )
     parser.add_argument(
         "--served", action="store_true", help="also requests/s of a daemon with the model"
     )
@@ -261,6 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.examples is not None:
         domain = without_duplicates(read_domain(options.examples, options.seed))
         test = read_domain(options.tests, options.seed).inside
+        numbers = {name: name for name in domain.intents}
     else:
         train_items, test_items = items_of(options.name, options.data)
         numbers = {n: f"intent_{i}" for i, n in enumerate(sorted({i.intent for i in train_items}))}
@@ -287,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )  # fmt: skip
         minutes = (time.monotonic() - started) / 60
         rates = served_rates(made.entry, [e.text for e in test]) if options.served else None
-        figures, _ = asyncio.run(
+        figures, choices = asyncio.run(
             served_figures(workspace.gguf, test, domain.intents, domain.slot_names)
         )
     beside = None
@@ -297,14 +326,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     chat = None
     if options.chat_model is not None:
-        sample = random.Random(options.seed).sample(test, min(options.sample, len(test)))
-        chat = asyncio.run(asked_in_words(domain.inside, sample, options.chat_model, options.seed))
+        sample = random.Random(options.seed).sample(
+            range(len(test)), min(options.sample, len(test))
+        )
+        names = {number: name if options.names else number for name, number in numbers.items()}
+        started = time.monotonic()
+        right = asyncio.run(
+            asked_in_words(
+                domain.inside, [test[n] for n in sample], names, options.chat_model, options.seed
+            )
+        )
+        own = sum(choices[n].intent == test[n].intent for n in sample)
+        chat = {
+            "n": len(sample), "accuracy": round(sum(right) / len(sample), 4),
+            "interval": [round(end, 3) for end in interval(sum(right), len(sample))],
+            "own_on_these": round(own / len(sample), 4),
+            "own_interval": [round(end, 3) for end in interval(own, len(sample))],
+            "s_a_text": round((time.monotonic() - started) / len(sample), 2),
+        }  # fmt: skip
     print(json.dumps({
         "set": options.name or str(options.examples), "n": options.n, "method": made.figures.method,
         "base": made.figures.base,
         "n_intents": len(domain.intents), "n_examples": len(domain.inside), "n_tests": len(test),
         "accuracy": round(figures.accuracy, 4), "minilm": round(beside, 4) if beside is not None else None,
-        "chat_model": round(chat, 4) if chat is not None else None,
+        "chat_model": chat,
         "own_estimate": round(made.figures.accuracy, 4),
         "slot_f1": round(figures.slot_f1, 4) if figures.slot_f1 is not None else None,
         "calls": round(figures.calls, 4) if figures.calls is not None else None,

@@ -96,29 +96,21 @@ def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge,
     }  # fmt: skip
     assert "12 | - |" in (folder / "README.md").read_text()
     assert not (daemon.state_dir / "forge" / "ferry" / "work").exists()
-
-    # Made again from other examples, it replaces itself.
-    more = examples(tmp_path)
-    more.write_text(more.read_text().replace('"luggage"', '"baggage"'))
-    assert forge("new", "ferry", "--from", more).returncode == 0
-    intents = next(path for path in folder.rglob("ferry.json"))
-    assert "baggage" in intents.read_text()
-    with daemon.client(max_retries=0) as client:
-        answer = client.chat.completions.create(
-            model="ferry", messages=[{"role": "user", "content": TEXTS["luggage"][0]}]
-        )
-        assert answer.choices[0].message.tool_calls[0].function.name == "baggage"
+    assert "has no version before 1" in forge("rollback", "ferry").stderr
 
 
 @pytest.mark.process
-def test_an_update_learns_corrections_and_can_be_taken_back(
+def test_a_model_that_is_made_again_replaces_itself_learns_corrections_and_goes_back(
     daemon, forge, shipped_assistant: Path, tmp_path: Path
 ):
-    # Without edge-encoder an assistant's states are all there is; the update may take the better one.
-    done = forge("new", "boat", "--from", examples(tmp_path), bundled=shipped_assistant)
+    # Made again from other examples. Without edge-encoder an assistant's states are all there is; the update
+    # may take the better one.
+    again = examples(tmp_path)
+    again.write_text(again.read_text().replace('"luggage"', '"baggage"'))
+    done = forge("new", "ferry", "--from", again, bundled=shipped_assistant)
     assert done.returncode == 0, done.stderr
     assert "Base model" not in done.stderr
-    assert "has no version before 1" in forge("rollback", "boat").stderr
+    assert "baggage" in next((models_dir(daemon) / "ferry").rglob("ferry.json")).read_text()
     more = tmp_path / "more.csv"
     texts = [
         "may my dog come along",
@@ -128,30 +120,31 @@ def test_an_update_learns_corrections_and_can_be_taken_back(
         "pets",
     ]
     more.write_text("text,intent\n" + "".join(f"{text},pets\n" for text in texts))
-    done = forge("update", "boat", "--from", more, "--accept")
-    assert done.returncode == 0, done.stderr
-    assert "of 36 texts that it knew are lost" in done.stderr
 
     def intent_of(text: str) -> str:
-        with daemon.client() as client:
+        with daemon.client(max_retries=0) as client:
             answer = client.chat.completions.create(
-                model="boat", messages=[{"role": "user", "content": text}]
+                model="ferry", messages=[{"role": "user", "content": text}]
             )
         return answer.model_extra["edgeagent"]["confidence"]["intent"]
 
+    assert intent_of(TEXTS["luggage"][0]) == "baggage"
+    done = forge("update", "ferry", "--from", more, "--accept")
+    assert done.returncode == 0, done.stderr
+    assert "of 36 texts that it knew are lost" in done.stderr
     assert intent_of("may my dog come along") == "pets"
     with daemon.client() as client:
-        client.responses.create(model="boat", input=TEXTS["refund"][0])
+        client.responses.create(model="ferry", input=TEXTS["refund"][0])
         said = [{"role": "user", "content": "=1+1 boats please"}]
-        client.chat.completions.create(model="boat", messages=said, store=True)
+        client.chat.completions.create(model="ferry", messages=said, store=True)
     review = tmp_path / "review.csv"
-    done = forge("review", "boat", "--out", review)
+    done = forge("review", "ferry", "--out", review)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(review.read_text().splitlines()))
     assert [row["text"] for row in rows] == ["'=1+1 boats please"]  # of the other it is an example
-    assert "a new file" in forge("review", "boat", "--out", review).stderr
-    assert "is no directory" in forge("review", "boat", "--out", tmp_path / "a" / "b.csv").stderr
-    assert forge("rollback", "boat").stdout == "boat is version 1 again.\n"
+    assert "a new file" in forge("review", "ferry", "--out", review).stderr
+    assert "is no directory" in forge("review", "ferry", "--out", tmp_path / "a" / "b.csv").stderr
+    assert forge("rollback", "ferry").stdout == "ferry is version 2 again.\n"
     assert intent_of("may my dog come along") != "pets"
     assert "was not made here" in forge("update", "ship", "--from", more).stderr
 

@@ -14,9 +14,8 @@ import numpy as np
 
 from edgeagent.engine.intents.intent_classifier import BIAS, LABELS, WEIGHT
 from edgeagent.errors import ForgeFailed
-from edgeagent.forge.domain.trunk_file import Floats, TrunkFile, replaced, write_gguf
+from edgeagent.forge.domain.trunk_file import Floats, TrunkFile, opened, replaced, write_gguf
 
-_MISSING = "Training needs gguf: run pip install 'edgeagent[intents]'."
 _OWN = ("general.name", "general.description", "general.architecture", LABELS)
 
 
@@ -28,11 +27,7 @@ class EncoderTrunk(TrunkFile):
     def read(cls, path: Path) -> EncoderTrunk:
         """Raises: ForgeFailed for a file that is no BERT encoder, or without the package gguf."""
         try:
-            import gguf
-        except ImportError as exc:
-            raise ForgeFailed(_MISSING) from exc
-        try:
-            reader = gguf.GGUFReader(path)
+            reader = opened(path)
             fields = {n: f for n, f in reader.fields.items() if not n.startswith("GGUF.")}
             if fields["general.architecture"].contents() != "bert":
                 raise ValueError("its architecture is not bert")

@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 
 from edgeagent.errors import ForgeFailed
-from edgeagent.forge.domain.trunk_file import Floats, TrunkFile, quantized, replaced, write_gguf
+from edgeagent.forge.domain.trunk_file import (
+    Floats,
+    TrunkFile,
+    dequantized,
+    opened,
+    quantized,
+    replaced,
+    write_gguf,
+)
 from edgeagent.types.intents import CALL_TEXT
 
 # llama.h: enum llama_token_type, enum llama_pooling_type.
@@ -32,7 +40,6 @@ EMBEDDING = "token_embd.weight"
 NORM = "output_norm.weight"
 # Metadata of the source that does not describe the copy.
 _OWN = ("general.name", "general.description", "general.architecture")
-_MISSING = "Training needs gguf: run pip install 'edgeagent[intents]'."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +55,7 @@ class Trunk(TrunkFile):
     def read(cls, path: Path) -> Trunk:
         """Raises: ForgeFailed for a file that is no assistant, or without the package gguf."""
         try:
-            import gguf
-            from gguf.quants import dequantize
-        except ImportError as exc:
-            raise ForgeFailed(_MISSING) from exc
-        try:
-            reader = gguf.GGUFReader(path)
+            reader = opened(path)
             fields = {n: f for n, f in reader.fields.items() if not n.startswith("GGUF.")}
             tokens = fields[_TOKENS].contents()
             kinds = fields[_KINDS].contents()
@@ -74,7 +76,7 @@ class Trunk(TrunkFile):
             )
         kept = np.array([*control, *words])
         left_out = sorted(set(range(len(tokens))) - set(kept.tolist()))
-        dense = np.asarray(dequantize(rows[left_out], kind), np.float32)
+        dense = dequantized(rows[left_out], kind)
         calls = {tokens[i]: dense[n] for n, i in enumerate(left_out)}
         tensors[EMBEDDING] = (np.ascontiguousarray(rows[kept]), kind)
         wanted = {

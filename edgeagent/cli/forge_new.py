@@ -60,6 +60,7 @@ def new(
         is the ferry on time,departure
         book a table for [two](party_size),book_table
 
+    Columns may have other usual names (utterance, label, ...), and files any usual separator and encoding.
     Ten to a hundred examples of each intent. Texts with the intent `oos` belong to none. The examples are
     checked, and two base models are tried: edge-assistant-s, and edge-encoder, which knows broad English
     and fills no slots. The one that gets more unseen texts right is kept, its thresholds are calibrated on

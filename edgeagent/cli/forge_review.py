@@ -18,6 +18,7 @@ from edgeagent.cli.shared.store import selector_options
 from edgeagent.durable import way_out
 from edgeagent.errors import ForgeFailed
 from edgeagent.settings import Settings
+from edgeagent.types.spreadsheet_cell import as_text_cell
 
 if TYPE_CHECKING:
     from edgeagent.forge.domain.review import ReviewItem
@@ -77,7 +78,6 @@ def review(
     who = selected_or_all(owner, conversation, subject)
     with reading(config, flags, who, "forge.review", what=f"model={name}") as store:
         rows = {str(row["text"]): row["rating"] for row in store.run(_SQL, {"model": name})}
-    from edgeagent.forge.domain.readers.csv_reader import as_text_cell
     from edgeagent.forge.domain.review import open_texts
 
     found = open_texts(rows, known.examples)
@@ -89,7 +89,7 @@ def review(
     lines = [["text", "intent", "probability", "why"]]
     for item in items:  # what clients have said is not to be computed by a spreadsheet
         sure = f"{item.choice.probability:.3f}"
-        lines.append([as_text_cell(item.text), item.choice.intent, sure, item.why])
+        lines.append([as_text_cell(item.text), item.choice.intent, sure, as_text_cell(item.why)])
     try:
         new_file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(new_file, "w", encoding="utf-8", newline="") as file:

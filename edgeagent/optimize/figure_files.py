@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize.figures import METRICS, ModelFigures, best_by_metric
+from edgeagent.types.spreadsheet_cell import as_text_cell
 
 DPI = 120
 
@@ -33,7 +34,7 @@ def write_csv(models: Sequence[ModelFigures], path: Path) -> None:
     out.writeheader()
     for model in models:
         row: dict[str, Any] = {m.name: m.value(model) for m in METRICS}
-        row |= {"name": model.name, "types": model.bits.described()}
+        row |= {"name": as_text_cell(model.name), "types": model.bits.described()}
         for name in spreads:
             if (found := model.spread(name)) is not None:
                 row |= {f"{name}_low": found.low, f"{name}_high": found.high}

@@ -12,6 +12,7 @@ import pytest
 
 from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.row_output import MOST_CELL, TABLE_ROWS, write_rows
+from edgeagent.types.spreadsheet_cell import as_text_cell, text_of_cell
 
 EVIL = "\x1b]0;title\x07 \r\x9b31m \u202egnp.exe \u2028 \ufeff[red]x[/red] \U000e0041 \x7f"
 PLAIN = "für 患者 👩‍⚕️ naïve"
@@ -56,6 +57,26 @@ def test_what_is_read_back_is_what_was_written(written, shape):
         assert json.loads(text) == [row, row]
     else:
         assert [json.loads(line) for line in text.split("\n")[:-1]] == [row, row]
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "'=1", "''=1", "\n=1"]
+)
+def test_a_text_in_csv_is_nothing_that_a_spreadsheet_computes(written, text):
+    shown, is_terminal = written([{text: text, "n": -1, "x": -0.5}], "csv")
+    if is_terminal:
+        assert shown.count("'" + printable(text)[:1]) >= 2
+        return
+    (row,) = csv.DictReader(io.StringIO(shown, newline=""))
+    assert row == {"'" + text: "'" + text, "n": "-1", "x": "-0.5"}
+    assert text_of_cell(row["'" + text]) == text
+    as_json, _ = written([{text: text}], "json")
+    assert json.loads(as_json) == [{text: text}], "for programs"
+
+
+@pytest.mark.parametrize("text", ["", "'", "it's", "'quoted' text", "1-1", "a=b", "''", "don't -"])
+def test_other_texts_in_csv_are_as_they_are(text):
+    assert as_text_cell(text) == text == text_of_cell(text)
 
 
 @pytest.mark.parametrize("shape", ["table", "csv", "json", "nl"])

@@ -1,8 +1,8 @@
 """Rows for people and for programs: a table, CSV, JSON, or JSON lines, written as they come.
 
     table   folded to the terminal, long values cut; control characters are shown as \\x1b
-    csv     a line of names, then rows; NULL is empty, bytes are base64. Values are as stored: a
-            spreadsheet may take text that begins with = for a formula
+    csv     a line of names, then rows; NULL is empty, bytes are base64. A text that a spreadsheet would
+            compute gets a ' before it (`types/spreadsheet_cell`); JSON has it as it is stored
     json    one array of objects; bytes are {"$base64": true, "encoded": "..."}, as sqlite-utils writes them
     nl      one object on each line
 
@@ -28,6 +28,7 @@ from rich.text import Text
 
 from edgeagent.cli.shared.printable import UNPRINTABLE, printable
 from edgeagent.cli.shared.terminal import PIPE_WIDTH
+from edgeagent.types.spreadsheet_cell import as_text_cell
 
 Format = Literal["table", "csv", "json", "nl"]
 Row = dict[str, Any]
@@ -41,7 +42,8 @@ def format_options(command: Command) -> Command:
     options = [
         click.option("--table", "shape", flag_value="table", default=True,
                      help="A table for people. This is the default."),
-        click.option("--csv", "shape", flag_value="csv", help="CSV with a line of names."),
+        click.option("--csv", "shape", flag_value="csv",
+                     help="CSV with a line of names; a ' keeps spreadsheets from computing texts."),
         click.option("--json", "shape", flag_value="json", help="An array of JSON objects."),
         click.option("--nl", "shape", flag_value="nl", help="A JSON object on each line."),
     ]  # fmt: skip
@@ -103,7 +105,9 @@ def _csv(rows: Iterator[Row], *, is_terminal: bool) -> Iterator[str]:
 
 
 def _cell(value: Any) -> Any:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        value = base64.b64encode(value).decode()
+    return as_text_cell(value) if isinstance(value, str) else value
 
 
 def _json(rows: Iterator[Row]) -> Iterator[str]:

@@ -48,7 +48,9 @@ def normalized(text: str) -> str:
 
 def check(domain: Domain) -> list[Finding]:
     """Everything that is wrong, errors first."""
+    notes = [Finding("warning", note.place, note.text) for note in domain.notes]
     found = [
+        *_cut(notes, "notes on what was read"),
         *_contradictions(domain.examples),
         *_sizes(domain),
         *_foreign(domain),

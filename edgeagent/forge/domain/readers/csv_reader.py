@@ -1,81 +1,85 @@
-"""Reads CSV: a header with `text` and `intent`, and optionally `answer`; comma, semicolon or tab.
+"""Reads CSV: a header with `text` and `intent`, and optionally `answer`; comma, semicolon, tab or bar.
 
-Spreadsheets compute cells that begin as formulas do. `as_text_cell` writes what others have said so that they
-do not, and a text that was written so is read without the mark.
+Columns may have other usual names (`column_names`); of two columns one is enough that is known.
+
+A text that was marked so that spreadsheets do not compute it is read without the mark
+(`types/spreadsheet_cell`).
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgeagent.errors import ForgeFailed
-from edgeagent.forge.domain.example import Domain, Place, intent_name
+from edgeagent.forge.domain.example import Domain, Note, Place
+from edgeagent.forge.domain.readers.column_names import ANSWER, INTENT, TEXT, column_name
 from edgeagent.forge.domain.readers.inline_slots import add_marked
 from edgeagent.forge.domain.readers.text_lines import read_text
+from edgeagent.types.spreadsheet_cell import text_of_cell
 
-_TEXT = ("text", "utterance", "sentence", "example", "question", "query")
-_INTENT = ("intent", "label", "category", "class")
-_ANSWER = ("answer", "response")
-_FORMULA = tuple("=+-@\t\r")
-_TEXT_MARK = "'"
-
-
-def as_text_cell(text: str) -> str:
-    """A cell that a spreadsheet shows and does not compute."""
-    return _TEXT_MARK + text if text.startswith(_FORMULA) else text
-
-
-def _said(cell: str) -> str:
-    return cell[1:] if cell.startswith(_TEXT_MARK) and cell[1:].startswith(_FORMULA) else cell
+# The first line of what Excel exports.
+_SEPARATOR = re.compile(r"\s*sep=(.)\s*?\r?\n", re.IGNORECASE)
 
 
 def read_csv(path: Path) -> Domain:
     """Raises: ForgeFailed."""
-    text = read_text(path)
-    first = text.lstrip().splitlines()[0]
-    delimiter = max(",;\t", key=first.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     domain = Domain()
+    text = read_text(path, domain.notes)
+    said = _SEPARATOR.match(text)
+    if said is not None:
+        text = text[said.end() :]
+    first = text.lstrip().partition("\n")[0]
+    delimiter = said[1] if said is not None else max(",;\t|", key=first.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     columns: tuple[int, int, int | None] | None = None
-    end = 0  # the last line of the row before: a quoted text may have several
+    before = int(said is not None)
+    end = before  # the last line of the row before: a quoted text may have several
     try:
         for row in rows:
-            place, end = Place(path, end + 1), rows.line_num
+            place, end = Place(path, end + 1), rows.line_num + before
             if not any(cell.strip() for cell in row):
                 continue
             if columns is None:
-                columns = _columns(row, place)
+                columns = _columns(domain, row, place)
                 continue
             _add(domain, row, columns, place)
     except csv.Error as exc:
+        place = Place(path, rows.line_num + before)
         if "field limit" in str(exc):
             raise ForgeFailed(
-                f"{path}:{rows.line_num}: a cell has more than {csv.field_size_limit()} characters: shorten "
+                f"{place}: a cell has more than {csv.field_size_limit()} characters: shorten "
                 "it, or close the quotes of the cell before."
             ) from exc
         raise ForgeFailed(
-            f"{path}:{rows.line_num}: not CSV ({exc}): put texts with quotes or separators into "
+            f"{place}: not CSV ({exc}): put texts with quotes or separators into "
             "quotes, and double the quotes in them."
         ) from exc
     return domain
 
 
-def _columns(header: Sequence[str], place: Place) -> tuple[int, int, int | None]:
-    names = [cell.strip().lower() for cell in header]
+def _columns(domain: Domain, header: Sequence[str], place: Place) -> tuple[int, int, int | None]:
+    names = [column_name(cell) for cell in header]
 
     def find(wanted: Sequence[str]) -> int | None:
         return next((names.index(name) for name in wanted if name in names), None)
 
-    text, intent = find(_TEXT), find(_INTENT)
+    text, intent, answer = find(TEXT), find(INTENT), find(ANSWER)
+    if len(names) == 2 and answer is None and (text is None) != (intent is None):
+        other = 1 - (text if text is not None else intent or 0)
+        what = "text" if text is None else "intent"
+        said = f"the column {header[other].strip()[:80]!r} is taken for the {what}."
+        domain.notes.append(Note(place, said))
+        text, intent = (other, intent) if text is None else (text, other)
     if text is None or intent is None:
         raise ForgeFailed(
-            f"{place}: the header has {', '.join(map(repr, names))[:120]}, and needs 'text' and 'intent': "
-            "write text,intent into the first line."
+            f"{place}: the header has {', '.join(map(repr, header))[:120]}, and needs 'text' and 'intent': "
+            "write the names of the columns into the first line."
         )
-    return text, intent, find(_ANSWER)
+    return text, intent, answer
 
 
 def _add(
@@ -87,6 +91,8 @@ def _add(
             f"{place}: the row has {len(row)} columns, and {max(text, intent) + 1} are needed: add the "
             "missing one, or put a text with the separator into quotes."
         )
-    add_marked(domain, _said(row[text]), row[intent], place)
-    if answer is not None and len(row) > answer and row[answer].strip():
-        domain.answers[intent_name(row[intent], place)] = _said(row[answer].strip())
+    has_answer = answer is not None and len(row) > answer and bool(row[answer].strip())
+    if row[text].strip() or not has_answer:
+        add_marked(domain, text_of_cell(row[text]), row[intent], place)
+    if answer is not None and has_answer:
+        domain.answers[domain.intent(row[intent], place)] = text_of_cell(row[answer].strip())

@@ -7,10 +7,14 @@
 
 Slots may also be marked in the text; `spans` have name, start and end of each, in characters. An object
 without a text describes its intent: a fixed `answer`, and `description` and `parameters` as in a tool.
+
+Text and intent may have other usual names (`column_names`), and an intent may be a number. Other fields are
+not read, which is said, except those that look like a misspelled one: these are refused.
 """
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 from pathlib import Path
@@ -18,18 +22,19 @@ from typing import Any
 
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import Slot
-from edgeagent.forge.domain.example import Domain, Place, intent_name, slot_name
+from edgeagent.forge.domain.example import Domain, Note, Place, slot_name
+from edgeagent.forge.domain.readers.column_names import ANSWER, INTENT, TEXT, column_name
 from edgeagent.forge.domain.readers.inline_slots import unmarked
 from edgeagent.forge.domain.readers.text_lines import MAX_BYTES, read_text
 
-_KNOWN = {"text", "intent", "slots", "spans", "answer", "description", "parameters", "examples"}
+_KNOWN = ("text", "intent", "slots", "spans", "answer", "description", "parameters", "examples")
 
 
 def read_jsonl(path: Path, max_bytes: int = MAX_BYTES) -> Domain:
     """Raises: ForgeFailed."""
     domain = Domain()
     # Not `splitlines`: U+2028 and its like end no line of JSON.
-    for number, line in enumerate(read_text(path, max_bytes).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, domain.notes, max_bytes).split("\n"), start=1):
         if not line.strip():
             continue
         place = Place(path, number)
@@ -53,14 +58,13 @@ def _add(domain: Domain, body: Any, place: Place) -> None:
         raise ForgeFailed(
             f'{place}: the line is not an object: write {{"text": ..., "intent": ...}}.'
         )
-    if strange := sorted(body.keys() - _KNOWN):
-        raise ForgeFailed(
-            f"{place}: {strange[0][:80]!r} is not known: use {', '.join(sorted(_KNOWN))}."
-        )
+    body = _named(domain, body, place)
     intent = body.get("intent")
+    if isinstance(intent, int) and not isinstance(intent, bool):
+        intent = str(intent)
     if not isinstance(intent, str):
         raise ForgeFailed(f"{place}: 'intent' is missing: add the name of the intent.")
-    name = intent_name(intent, place)
+    name = domain.intent(intent, place)
     texts = body.get("examples", [])
     if not isinstance(texts, list):
         raise ForgeFailed(f"{place}: 'examples' is not a list: write a list of texts.")
@@ -74,6 +78,26 @@ def _add(domain: Domain, body: Any, place: Place) -> None:
         slots = _slots(body.get("slots"), plain, place) if "text" in body else []
         domain.add(plain, name, place, marked or slots)
     _describe(domain, name, body, place)
+
+
+def _named(domain: Domain, body: dict[str, Any], place: Place) -> dict[str, Any]:
+    """The fields that are read, by their own names. Raises: ForgeFailed for a misspelled one."""
+    found = {key: body[key] for key in _KNOWN if key in body}
+    others = {column_name(key): key for key in reversed(body) if key not in _KNOWN}
+    for key, names in (("text", TEXT), ("intent", INTENT), ("answer", ANSWER)):
+        if key not in found and (other := next((others[n] for n in names if n in others), None)):
+            found[key] = body[other]
+            others = {name: one for name, one in others.items() if one != other}
+    for other in sorted(others.values()):
+        near = difflib.get_close_matches(other, _KNOWN, 1, 0.8)
+        if near:
+            raise ForgeFailed(
+                f"{place}: {other[:80]!r} is not known: {near[0]!r} is meant? Correct it."
+            )
+        said = f"the field {other[:80]!r} is not read."
+        if all(note.text != said for note in domain.notes):
+            domain.notes.append(Note(place, said))
+    return found
 
 
 def _spans(spans: Any, text: str, place: Place) -> list[Slot]:

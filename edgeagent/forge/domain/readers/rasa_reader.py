@@ -14,7 +14,7 @@ use here and are left out.
 
 from __future__ import annotations
 
-from edgeagent.forge.domain.example import Domain, Place, intent_name
+from edgeagent.forge.domain.example import Domain, Place
 from edgeagent.forge.domain.readers.inline_slots import add_marked
 from edgeagent.forge.domain.readers.yaml_document import Node
 
@@ -41,7 +41,7 @@ def read_rasa(root: Node) -> Domain:
         said = first.get("text") if first is not None else None
         if name.startswith("utter_") and said is not None and said.text:
             place = Place(choices.path, choices.line)
-            domain.answers[intent_name(name.removeprefix("utter_"), place)] = said.text.strip()
+            domain.answers[domain.intent(name.removeprefix("utter_"), place)] = said.text.strip()
     return domain
 
 
@@ -51,10 +51,10 @@ def _lines(examples: Node) -> list[tuple[Place, str]]:
         found = []
         for number, line in enumerate(examples.text.splitlines()):
             text = line.strip()
-            if text.startswith("- "):
+            if text.startswith("-"):
                 where = examples.line + number + examples.is_block
-                found.append((Place(examples.path, where), text[2:]))
-            elif text and text != "-":
+                found.append((Place(examples.path, where), text[1:]))
+            elif text and not text.startswith("#"):
                 raise examples.error(
                     f"the example {text[:60]!r} does not begin with '- ': add that."
                 )

@@ -3,7 +3,7 @@
 | ending | format |
 |---|---|
 | `.csv`, `.tsv` | columns `text`, `intent`, `answer` |
-| `.jsonl` | an object per line |
+| `.jsonl`, `.ndjson` | an object per line |
 | `.yml`, `.yaml` | training data of Rasa, or sentence files of Home Assistant |
 | `.txt` | a text per line; the name of the file is the intent |
 """
@@ -25,7 +25,9 @@ from edgeagent.forge.domain.readers.rasa_reader import is_rasa, read_rasa
 from edgeagent.forge.domain.readers.text_lines import read_lines_file
 from edgeagent.forge.domain.readers.yaml_document import read_yaml
 
-_PLAIN = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".txt": read_lines_file}
+_PLAIN = {
+    ".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".txt": read_lines_file,
+}  # fmt: skip
 _YAML = (".yml", ".yaml")
 MAX_FILES = 1000
 

@@ -357,7 +357,8 @@ class Engine:
         load = load_of(len(plan.decode), rows)._replace(
             n_used=self._kv.n_used, n_threads=self._n_threads, n_beside=n_beside
         )
-        if not plan.decode and not n_beside and self._runner.prompt_threads:
+        has_answers = any(by_key[key].is_answering for key, _ in plan.prefill) or plan.decode
+        if self._runner.prompt_threads and not n_beside and not has_answers:
             self._lone_chunk.begin(self.chunks.predict(load))
         started = self._clock()
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +62,9 @@ class PromptsBeside:
         """Whether answers wait, which went on at `decoded_s`."""
         if not self._completes_prompts:
             return False
-        answers = [seq for seq in running if seq.is_answering]
-        begun = [seq.first_token_s for seq in answers if seq.first_token_s is not None]
-        if begun and all(seq.n_generated <= 1 for seq in answers):
-            return now - min(begun) < BEGINNING_PAUSE_S
+        begun_s = _begun_s(running)
+        if begun_s is not None:
+            return now - begun_s < BEGINNING_PAUSE_S
         return now - decoded_s < PAUSE_S
 
     @property
@@ -79,7 +78,7 @@ class PromptsBeside:
         """Cells that the chunks will need."""
         return sum(len(chunk.row.tokens) for chunk in self._chunks.values())
 
-    def start(self, running: Iterable[Answer], lanes: list[Lane], n_threads: int) -> list[Lane]:
+    def start(self, running: Collection[Answer], lanes: list[Lane], n_threads: int) -> list[Lane]:
         """Begin chunks for the prompts among `lanes` on threads that are idle, where `n_threads` compute in
         all. Returns the lanes that are left for the step."""
         if not self._threads or n_threads < 2:
@@ -103,9 +102,11 @@ class PromptsBeside:
                 self._chunks[seq.admission] = begun[-1]
             else:
                 self._refused.add(seq.admission)
-        n_others = len(self._chunks) - 1 + any(lane.is_answering for lane in lanes)
-        for chunk in begun:
-            chunk.load = chunk.load._replace(n_beside=n_others)
+        if begun:
+            go_on = any(lane.is_answering for lane in lanes) and _begun_s(running) is None
+            n_others = len(self._chunks) - 1 + go_on
+            for chunk in begun:
+                chunk.load = chunk.load._replace(n_beside=n_others)
         waiting = {seq.admission for seq in able} - self._refused | self._chunks.keys()
         return [lane for lane in lanes if lane.key not in waiting]
 
@@ -138,6 +139,13 @@ class PromptsBeside:
     def wait(self, limit_s: float) -> None:
         """Until a chunk ends."""
         self._ended.wait(limit_s)
+
+
+def _begun_s(running: Iterable[Answer]) -> float | None:
+    """When the first of the answers began, if all of them have just begun."""
+    answers = [seq for seq in running if seq.is_answering]
+    begun = [seq.first_token_s for seq in answers if seq.first_token_s is not None]
+    return min(begun) if begun and all(seq.n_generated <= 1 for seq in answers) else None
 
 
 def _size(n_pending: int) -> int:

@@ -180,10 +180,12 @@ class AnswerStreams:
             self._n_gappy = 0
             return
         self._n_gappy += 1
-        gap = next(i for i in range(self._n_streams) if all(i != s.id for s in self._held.values()))
+        gap = min(
+            set(range(self._n_streams)) - {one.id for one in self._held.values()}, default=None
+        )
         last = max(self._held.values(), key=lambda stream: stream.id)
-        if self._n_gappy <= PATIENCE or gap > last.id:
-            return
+        if self._n_gappy <= PATIENCE or gap is None or gap > last.id:
+            return  # without a gap, answers of this step have others between them that wait
         self._n_gappy = 0
         if self._put(gap, kv_cells.read(self.context, last.id, self._room)):
             lib.llama_memory_seq_rm(self._memory, last.id, -1, -1)

@@ -235,3 +235,25 @@ def test_states_of_another_form_turn_it_off(
         runner.run([row(seq_id, depth, 0)])
     runner.run(answers(0), MANY)
     assert n_streamed(runner) == 0
+
+
+def test_answers_whose_neighbours_wait_while_every_stream_is_taken(runner: LlamaRunner) -> None:
+    """Those of some wait for forced tokens, or draw: there is no gap to close."""
+    runner.run([row(4, 60, 0)])
+    depths = (*DEPTHS, 60)
+    assert n_streamed(runner) == 0
+    everybody = [row(seq_id, 1, depth) for seq_id, depth in enumerate(depths)]
+    logits(runner, everybody, MANY)
+    assert n_streamed(runner) == len(depths)
+    found = []
+    for i in range(answer_streams.PATIENCE + 2):
+        some = [row(seq_id, 1, depths[seq_id] + 1 + i) for seq_id in (1, 4)]
+        found.append(logits(runner, some, MANY))
+    for seq_id in (1, 4):
+        runner.trim(seq_id, depths[seq_id] + 1)
+        runner.settle(seq_id)
+    again = [
+        logits(runner, [row(seq_id, 1, depths[seq_id] + 1 + i) for seq_id in (1, 4)], 0)
+        for i in range(answer_streams.PATIENCE + 2)
+    ]
+    np.testing.assert_allclose(np.array(found), np.array(again), atol=CLOSE)

@@ -93,6 +93,9 @@ class Loop:
                 interval_s = IDLE_HEARTBEAT_S if stepper.is_idle else HEARTBEAT_S
 
     def _drain(self, wait_s: float) -> None:
+        """Do what was posted; wait for it for `wait_s`."""
+        if not wait_s and self._inbox.empty():  # as before nearly every step
+            return
         try:
             self._inbox.get(timeout=wait_s)()
             while True:

@@ -47,9 +47,12 @@ class ArrivalPause:
 
         `may_wait`: there are prompts to compute, and no client waits for the next token of an answer.
         """
+        if not may_wait:
+            self._ends_s = None
+            return 0.0
         now = self._clock()
         until_s = now + LONGEST_S if self._is_preparing() else self._lingers_until_s()
-        if not may_wait or until_s <= now:
+        if until_s <= now:
             self._ends_s = None
             return 0.0
         if self._ends_s is None:

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 # While nobody waits for the next token of an answer, only new requests wait for a chunk.
 ALONE = 4
+EACH = 4  # steps of answers alone
 
 
 class Running(Protocol):
@@ -37,6 +38,7 @@ class ChunkChoice:
         self._budget_s = config.step_budget_ms / 1e3
         self._pace = Pace(prefill_per_s=config.prefill_tok_s)
         self._cost: StepCost | None = None
+        self._n_learnt = 0
         if config.step_costs is not None:
             self.take(config.step_costs)
 
@@ -87,10 +89,14 @@ class ChunkChoice:
         return None if self._cost is None else self._cost.predict(load)
 
     def learn(self, load: StepLoad, took_s: float) -> None:
-        """A step of this load took this long."""
+        """A step of this load took this long. Of steps of answers alone, which come by the hundred, each
+        fourth is looked at."""
         if self._cost is None:
             if not load.n_beside:
                 self._pace.observe(load.n_decode, load.n_prefill, took_s)
+            return
+        self._n_learnt += 1
+        if not load.n_prefill and self._n_learnt % EACH and not logger.isEnabledFor(logging.DEBUG):
             return
         if logger.isEnabledFor(logging.DEBUG):
             predicted_ms = 1e3 * self._cost.predict(load)

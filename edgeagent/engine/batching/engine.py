@@ -31,7 +31,7 @@ from edgeagent.engine.batching.scheduler import StepPlan, pick_victim, plan_step
 from edgeagent.engine.batching.scheduler_views import lanes_of, row_of
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.speculation import Speculation
-from edgeagent.engine.batching.step_outcome import StepOutcome
+from edgeagent.engine.batching.step_outcome import StepOutcome, StepRun
 from edgeagent.engine.batching.step_probe import StepProbe
 from edgeagent.engine.batching.step_runner import Runner, StepAborted
 from edgeagent.engine.batching.threads import ThreadChoice, step_size
@@ -256,12 +256,15 @@ class Engine:
         self._admission.admit(now)
         unfinished = [seq for seq in self._running if seq.decoder.is_drawing]
         self._outcome.resume(unfinished, now)
-        plan = self._plan()
+        plan, ran = self._plan(), None
         if plan.n_tokens and not self._gives_way(plan):
-            self._run(plan)
+            ran = self._run(plan)
         elif self._beside.n_busy:
             self._beside.wait(WAIT_S)
+        # First of all, so that the daemon works on another core meanwhile.
         self._chunk_buffer.flush(len(self._running) + len(self._waiting))
+        if ran is not None:
+            self._learn(plan, ran)
         return plan.n_tokens > 0 or bool(unfinished) or has_taken or self._beside.n_busy > 0
 
     def _gives_way(self, plan: StepPlan) -> bool:
@@ -327,7 +330,8 @@ class Engine:
         self._n_preempted += 1
         logger.info("preempted request=%s n_tokens=%s", seq.request.request_id, len(seq.tokens))
 
-    def _run(self, plan: StepPlan) -> None:
+    def _run(self, plan: StepPlan) -> StepRun | None:
+        """Compute a step and draw its tokens. None if it was aborted or has failed."""
         by_key = {seq.admission: seq for seq in self._running}
         work = [(by_key[key], 1) for key in plan.decode]
         work += [(by_key[key], n) for key, n in plan.prefill]
@@ -338,18 +342,17 @@ class Engine:
             make_room=self._kv.make_room,
         )
         rows = [row_of(seq, n, draft) for (seq, n), draft in zip(work, drafts, strict=True)]
-        is_decode = not plan.prefill
         has_prompts = any(not by_key[key].is_answering for key, _ in plan.prefill)
         n_tokens = sum(len(row.tokens) for row in rows)
         size = n_tokens if n_tokens == len(plan.decode) else step_size(n_tokens)
         n_beside = self._beside.n_busy
         if n_beside:
             self._n_threads = max(1, self._threads.granted - n_beside)
-        elif is_decode:
+        elif not plan.prefill:
             self._n_threads = self._threads.pick(size)
         else:  # limited by arithmetic, which gains from every thread
-            most = self._threads.granted
-            self._n_threads = most if has_prompts else self._threads.usual(len(work))
+            usual = self._threads.usual(len(work))
+            self._n_threads = self._threads.granted if has_prompts else usual
         adapter = work[0][0].adapter  # of all of them
         self._runner.set_threads(self._n_threads)
         self._runner.arm()
@@ -366,28 +369,32 @@ class Engine:
             logits = self._runner.run(rows, self._kv.n_used)
         except StepAborted:
             self._outcome.undo(work)
-            return
+            return None
         except EngineFailed as exc:
             now = self._clock()
             for seq, _ in work:
                 self._end(seq, now, finish="error", error=(exc.code, exc.message))
-            return
+            return None
         finally:
             self.prefilling = frozenset()
             self._lone_chunk.end()
         took = max(self._clock() - started, LEAST_S)
         self._n_steps += 1
         self._turns.took(adapter)
-        if is_decode and not n_beside:
-            self._threads.observe(size, self._n_threads, took)
-            self._speculation.costs.observe(n_tokens, took)
+        now = self._clock()
+        self._decoded_s = now if plan.decode else self._decoded_s
+        n_accepted = self._outcome.advance(work, rows, logits, now)
+        return StepRun(load, n_tokens, n_accepted, size, has_prompts, took)
+
+    def _learn(self, plan: StepPlan, ran: StepRun) -> None:
+        """Count what a step has done, learn from its time, and tidy the cache."""
+        n_decode, n_walking = len(plan.decode), self._runner.n_walking
+        if not plan.prefill and not ran.load.n_beside:
+            self._threads.observe(ran.size, self._n_threads, ran.took_s)
+            self._speculation.costs.observe(ran.n_tokens, ran.took_s)
         # A few forced or drafted tokens say nothing about the speed of prefill.
-        n_walking = self._runner.n_walking
-        if has_prompts or n_tokens == len(plan.decode):
-            self.chunks.learn(load if n_walking else load._replace(n_used=0), took)
-        if plan.decode:
-            self._decoded_s = self._clock()
-        n_accepted = self._outcome.advance(work, rows, logits, self._clock())
-        self._token_gaps.end_step(len(plan.decode), self._clock())
-        self.estimate.count(plan.n_tokens + n_accepted)
-        self.parking.tidy(min(n_tokens, n_walking), min(len(plan.decode), n_walking))
+        if ran.has_prompts or ran.n_tokens == n_decode:
+            self.chunks.learn(ran.load if n_walking else ran.load._replace(n_used=0), ran.took_s)
+        self._token_gaps.end_step(n_decode, self._clock())
+        self.estimate.count(plan.n_tokens + ran.n_accepted)
+        self.parking.tidy(min(ran.n_tokens, n_walking), min(n_decode, n_walking))

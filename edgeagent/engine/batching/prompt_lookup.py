@@ -27,6 +27,27 @@ class Draft(NamedTuple):
     is_predicted: bool = False
 
 
+class TokenPairs:
+    """The pairs of neighbouring tokens of a text that grows. Used by one thread.
+
+    Most texts repeat nothing, and asking costs 0.3 us, where looking took 90 between two steps, after which
+    the processor's caches hold other things (SmolLM2-135M, zen4, 2026-11-30). About 100 bytes a token.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._n = 1  # pairs that end before this token are known
+
+    def repeats(self, text: array[int]) -> bool:
+        """Whether the last two tokens of `text`, which begins as it did before, also stand earlier in it.
+        After a text was cut, pairs of what follows may be missed."""
+        last = len(text) - 1
+        for i in range(self._n, last):
+            self._seen.add(text[i - 1] << 32 | text[i])
+        self._n = max(self._n, last)
+        return last > 1 and (text[last - 1] << 32 | text[last]) in self._seen
+
+
 def find_draft(text: array[int], n_max: int, prediction: array[int] = NO_TOKENS) -> Draft | None:
     """At most `n_max` tokens that may follow `text`: int32 [n]. None if its last tokens are new.
 

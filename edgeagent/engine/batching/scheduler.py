@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 MIN_CHUNK = 16
 # A step costs about as much as this many prompt tokens on the devices measured so far.
 MIN_WORTH_WAITING = 8
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(NamedTuple):
     """A running sequence as the scheduler sees it. `key` identifies it; `n_pending` tokens are not in the
     cache yet, of a decoding sequence only the newest. `is_answering`: its first token was drawn, so that a
     client waits for more; several tokens are pending if its grammar forced them. `adapter`: the LoRA adapter

@@ -31,11 +31,12 @@ def lanes_of(running: Collection[Sequence], max_outputs: int, now: float) -> lis
     more than there may be, a step takes fewer tokens of such prompts.
     """
     top = max(
-        (seq.request.rank for seq in running if seq.n_pending and not seq.is_answering), default=0
+        (seq.request.rank for seq in running if not seq.is_answering and seq.n_pending), default=0
     )
-    running = [
-        seq for seq in running if seq.request.rank >= top or now - seq.ran_s >= LONGEST_PAUSE_S
-    ]
+    if top:
+        running = [
+            seq for seq in running if seq.request.rank >= top or now - seq.ran_s >= LONGEST_PAUSE_S
+        ]
     n_scored = sum(seq.is_scored for seq in running)
     bound = max(1, (max_outputs - (len(running) - n_scored)) // n_scored) if n_scored else 0
     return [

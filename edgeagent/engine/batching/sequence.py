@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from edgeagent.engine.batching.acceptance import Acceptance
+from edgeagent.engine.batching.prompt_lookup import TokenPairs
 from edgeagent.engine.output.decoder import Decoder
 from edgeagent.engine.output.prompt_scores import PromptScores
 from edgeagent.engine.structured.constraint import Grammar
@@ -34,6 +35,11 @@ class Request:
     is_about_head: bool = False
     is_about_template: bool = False
     facts: PromptFacts | None = None  # once its prompts are made
+    # The class of its priority: a higher one takes slots from a lower one.
+    rank: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rank = rank(self.spec.priority)
 
     @property
     def deadline_s(self) -> float | None:
@@ -43,11 +49,6 @@ class Request:
     def is_overdue(self, now: float) -> bool:
         """Whether its deadline has passed. Without one it never has."""
         return self.deadline_s is not None and now >= self.deadline_s
-
-    @property
-    def rank(self) -> int:
-        """The class of its priority: a higher one takes slots from a lower one."""
-        return rank(self.spec.priority)
 
 
 @dataclass(eq=False)
@@ -61,7 +62,8 @@ class Sequence:
     admitted before a request of a higher class, because it had waited for so long, and does not give way to
     one. `ran_s` is the end of its last step. `acceptance` says how often drafts of its tokens were right.
     `prediction` has tokens that the client expects, behind the last ones of the prompt; `n_predicted` and
-    `n_mispredicted` of them were drafted rightly and wrongly.
+    `n_mispredicted` of them were drafted rightly and wrongly. `pairs` are those of its tokens, as far as
+    drafts were looked for.
     """
 
     request: Request
@@ -78,6 +80,7 @@ class Sequence:
     admission: int = 0
     is_protected: bool = False
     ran_s: float = 0.0
+    pairs: TokenPairs = field(default_factory=TokenPairs)
     prediction: array[int] = field(default_factory=lambda: array("i"))
     n_predicted: int = 0
     n_mispredicted: int = 0

@@ -24,12 +24,19 @@ from edgeagent.engine.batching.sequence import Sequence
 from edgeagent.engine.batching.verify_costs import VerifyCosts
 from edgeagent.types.step_costs import MOST_WITH_LOGITS, StepCosts
 
-# Finds at most so many tokens that may follow a text, with what the client expects of it.
-Drafter = Callable[["array[int]", int, "array[int]"], Draft | None]
+# Finds at most so many tokens that may follow those of an answer.
+Drafter = Callable[[Sequence, int], Draft | None]
 
 LONGEST_DRAFT = 32
 # Of all answers together; as `acceptance.FADING`.
 SLOW_FADING = 0.995
+
+
+def look_up(seq: Sequence, n_max: int) -> Draft | None:
+    """What may follow an answer, by its prompt, what it says and what its client expects."""
+    if not seq.prediction and not seq.pairs.repeats(seq.tokens):
+        return None
+    return find_draft(seq.tokens, n_max, seq.prediction)
 
 
 @dataclass
@@ -40,7 +47,7 @@ class Speculation:
     """
 
     is_on: bool
-    drafter: Drafter = find_draft
+    drafter: Drafter = look_up
     costs: VerifyCosts = field(default_factory=VerifyCosts)
     n_drafted: int = 0
     n_accepted: int = 0
@@ -75,7 +82,7 @@ class Speculation:
         for seq, n in work:
             n_room = min(longest, seq.decoder.max_new - seq.n_generated - 1)
             if n == seq.n_pending and n_room > 0 and _may_be_drafted(seq):
-                draft = self.drafter(seq.tokens, n_room, seq.prediction)
+                draft = self.drafter(seq, n_room)
                 if draft is not None:
                     self._found[seq.admission] = draft
         # While every step has drafts, nothing tells what one without them costs: it is run now and then.

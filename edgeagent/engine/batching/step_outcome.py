@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,12 +11,25 @@ from edgeagent.engine.batching.chunk_buffer import ChunkBuffer
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.sequence import Sequence
 from edgeagent.engine.batching.speculation import Speculation, agreement
+from edgeagent.engine.batching.step_cost import StepLoad
 from edgeagent.engine.batching.step_runner import Row, Runner
 from edgeagent.engine.batching.time_slices import TimeSlice
 from edgeagent.engine.output.decoder import Draw
 from edgeagent.engine.output.output_parser import Pieces
 
 Work = list[tuple[Sequence, int]]  # the sequences of a step, each with the number of its tokens
+
+
+class StepRun(NamedTuple):
+    """What is known of a step that has run: `n_tokens` computed, of which `n_accepted` were drafted and
+    drawn, and the `size` under which its threads are measured."""
+
+    load: StepLoad
+    n_tokens: int
+    n_accepted: int
+    size: int
+    has_prompts: bool
+    took_s: float
 
 
 class EndAnswer(Protocol):

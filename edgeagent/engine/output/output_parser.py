@@ -57,6 +57,8 @@ class Pieces(NamedTuple):
         retry_after_s: float | None = None,
     ) -> TokenChunk:  # fmt: skip
         """The pieces as they are sent, of answer `index`."""
+        if finish is None and self[1:] == NOTHING[1:]:  # text in the middle of an answer
+            return TokenChunk(index, self.text)
         return TokenChunk(
             index, self.text, finish, usage, error, self.reasoning, [*self.calls], [*self.logprobs],
             stop, self.confidence, [*self.scored], notes=[*notes], tokens=[*tokens],

@@ -12,6 +12,7 @@ from edgeagent.engine.batching.prompt_lookup import (
     LONGEST_MATCH,
     SHORTEST_MATCH,
     Draft,
+    TokenPairs,
     find_draft,
 )
 
@@ -82,3 +83,19 @@ def test_the_match_is_the_longest_and_the_draft_follows_it(text: list[int], n_ma
     starts = range(n - draft.n_matched)
     assert any(said[i : i + len(whole)] == whole for i in starts)
     tokens.append(1)  # no view of the text is left behind
+
+
+@given(st.lists(st.integers(0, 3), max_size=24), st.lists(st.integers(1, 5), max_size=6))
+def test_pairs_say_whether_there_is_a_draft_as_a_text_grows(tokens: list[int], steps: list[int]):
+    pairs, n = TokenPairs(), 0
+    for step in [*steps, 24]:
+        n = min(len(tokens), n + step)
+        text = array("i", tokens[:n])
+        assert pairs.repeats(text) == (find_draft(text, 1) is not None)
+
+
+def test_a_text_that_was_cut_is_looked_at_again():
+    pairs = TokenPairs()
+    assert not pairs.repeats(array("i", [1, 2, 3, 4, 5]))
+    assert not pairs.repeats(array("i", [1, 2]))
+    assert pairs.repeats(array("i", [1, 2, 3, 4, 5, 1, 2]))

@@ -262,7 +262,7 @@ def test_drafts_that_are_never_right_are_soon_not_computed_any_more():
         def seconds(self, n_tokens: int) -> float:
             return 1e-3 * (1.0 + 0.3 * (n_tokens - 1))
 
-    wrong = lambda text, n_max, prediction: Draft(array("i", [96] * n_max), 9)  # noqa: E731
+    wrong = lambda seq, n_max: Draft(array("i", [96] * n_max), 9)  # noqa: E731
     harness = CopyingHarness()
     harness.speculation.costs, harness.speculation.drafter = Linear(), wrong
     harness.submit(1, PROMPT, max_new=100, ignore_eos=True)

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from edgeagent.engine.batching.prompt_lookup import Draft
+from edgeagent.engine.batching.sequence import Sequence
 from edgeagent.engine.batching.speculation import Speculation
 from edgeagent.engine.llama.model import Llama
 from edgeagent.types.engine_config import EngineConfig
@@ -78,7 +79,8 @@ class Oracle:
         self.whole = array("i")
         self.rarity = 5
 
-    def __call__(self, text: array[int], n_max: int, prediction: array[int]) -> Draft | None:
+    def __call__(self, seq: Sequence, n_max: int) -> Draft | None:
+        text = seq.tokens
         n = len(text)
         if self.whole[:n] != text:
             return None

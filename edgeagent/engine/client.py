@@ -68,11 +68,15 @@ class EngineClient(WorkerClient):
         if self.is_alive:
             self._send(protocol.ForgetPrefixes(scope))
 
+    def _receive(self, message: Any) -> None:
+        if type(message) is protocol.Step:  # asked first: there is one for each token
+            for request_id, chunk in message.chunks:
+                self._deliver(request_id, chunk)
+        else:
+            super()._receive(message)
+
     def _receive_own(self, message: Any) -> None:
         match message:
-            case protocol.Step(chunks):
-                for request_id, chunk in chunks:
-                    self._deliver(request_id, chunk)
             case protocol.StepsMeasured(costs):
                 if self.on_step_costs is not None:
                     self.on_step_costs(costs)

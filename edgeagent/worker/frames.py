@@ -30,6 +30,10 @@ class FrameSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The bodies of all frames that are complete now."""
+        if not self._buffer and len(data) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(data)
+            if len(data) == LENGTH.size + length:  # one frame, as for most tokens
+                return [data[LENGTH.size :]]
         self._buffer += data
         bodies = []
         start = 0

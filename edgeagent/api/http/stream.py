@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
@@ -140,7 +141,7 @@ class AnswerResponse:
             await self._start_stream(sender)
             await sender.piece(self._writer.events(chunks))
             if not is_passing:  # from the second chunk on: until then the request may be repeated
-                answer.pass_on(lambda chunk: self._pass(sender, chunk))
+                answer.pass_on(partial(self._pass, sender))
                 is_passing = True
         if self._keep is not None:
             await self._keep()

@@ -76,7 +76,7 @@ class ChatWriter(AnswerWriter):
             if chunk.text or chunk.logprobs:
                 delta = b'{"content":' + _encode(chunk.text) + b"}"
                 out.append(self._event(chunk.index, delta, b"null", self._shown(chunk)))
-            for piece in merged(chunk.calls):
+            for piece in merged(chunk.calls) if chunk.calls else ():
                 out += [
                     self._event(chunk.index, b'{"tool_calls":[' + _encode(delta) + b"]}", b"null")
                     for delta in self._call_deltas(chunk.index, piece)

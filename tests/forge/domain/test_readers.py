@@ -115,6 +115,20 @@ def test_templates_of_home_assistant_are_expanded(tmp_path: Path):
     assert found(domain) == found(read_domain(tmp_path / "en.yaml", seed=1))
 
 
+def test_sentence_files_may_have_intents_without_sentences(tmp_path: Path):
+    intents = "intents: {A: {data: [{sentences: []}]}, B: {data: [{sentences: ['', ' ', hello]}]}}"
+    assert found(read(tmp_path, "en.yaml", intents)) == [("B", "hello", {})]
+
+
+def test_other_yaml_in_a_directory_is_not_read(tmp_path: Path):
+    others = {"configuration": "a: !include b.yaml\n", "compose": "x: &a 1\ny: *a\n", "odd": "[\t"}
+    domain = read(tmp_path, "nlu.yml", RASA, **others)
+    assert len(domain.examples) == 3
+    (tmp_path / "odd.yaml").write_text('"intents": [\n')
+    with pytest.raises(ForgeFailed, match=r"odd\.yaml:2: not YAML"):
+        read_domain(tmp_path, seed=1)
+
+
 def test_a_directory_is_read_whole(tmp_path: Path):
     (tmp_path / "greet.txt").write_text("hello\n# a remark\n\ngood day\n")
     domain = read(tmp_path, "a.csv", "text,intent\nbye,leave\n", lists="lists: {name: [x]}\n")
@@ -142,6 +156,8 @@ READ = [("bestellen", "ein Café bitte", {}), ("gehen", "tschüs", {})]
         ("a.csv", TABLE.replace("text,intent", "MESSAGE,Department").encode(), "'Department' is taken"),
         ("a.csv", TABLE.replace("text,intent", "said,label").encode(), "'said' is taken for the text"),
         ("a.csv", TABLE.replace("text,intent", '"text","category"').encode(), ""),
+        ("a.csv", TABLE.replace(",", ', "').replace("\n", '"\n').encode(), ""),
+        ("a.csv", TABLE.replace(",", ";").replace("intent", "intent;a,b,c,d", 1).encode(), ""),
     ],
 )  # fmt: skip
 def test_tables_as_programs_write_them_are_read(tmp_path: Path, name: str, raw: bytes, noted: str):

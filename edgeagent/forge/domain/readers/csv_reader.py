@@ -33,8 +33,10 @@ def read_csv(path: Path) -> Domain:
     if said is not None:
         text = text[said.end() :]
     first = text.lstrip().partition("\n")[0]
-    delimiter = said[1] if said is not None else max(",;\t|", key=first.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    delimiter = said[1] if said is not None else _delimiter(first)
+    rows = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
     columns: tuple[int, int, int | None] | None = None
     before = int(said is not None)
     end = before  # the last line of the row before: a quoted text may have several
@@ -59,6 +61,17 @@ def read_csv(path: Path) -> Domain:
             "quotes, and double the quotes in them."
         ) from exc
     return domain
+
+
+def _delimiter(header: str) -> str:
+    """The separator by which most columns have a known name, then the most frequent one."""
+    known = {*TEXT, *INTENT, *ANSWER}
+
+    def likely(sign: str) -> tuple[int, int]:
+        cells = header.split(sign)
+        return sum(column_name(cell.strip('"')) in known for cell in cells), len(cells)
+
+    return max(",;\t|", key=likely)
 
 
 def _columns(domain: Domain, header: Sequence[str], place: Place) -> tuple[int, int, int | None]:

@@ -39,7 +39,8 @@ class Templates:
             for block in (data.items or ()) if data is not None else ():
                 sentences = block.get("sentences")
                 if sentences is not None:
-                    self.sentences.setdefault(intent, []).extend(sentences.texts())
+                    said = [node for node in sentences.texts() if (node.text or "").strip()]
+                    self.sentences.setdefault(intent, []).extend(said)
                 for name, rule in _keys(block.get("expansion_rules")).items():
                     self.rules.setdefault(name, rule)
                 for name, values in _keys(block.get("lists")).items():
@@ -77,6 +78,8 @@ def draw(templates: Templates, seed: int, n_most: int = SENTENCES_PER_INTENT) ->
         return parsed[id(node)]
 
     for intent, nodes in sorted(templates.sentences.items()):
+        if not nodes:
+            continue
         rng = random.Random(f"{seed}/{intent}")
         seen: set[str] = set()
         # The sentences of each template first, so that every one is there.

@@ -82,7 +82,7 @@ def _add(domain: Domain, body: Any, place: Place) -> None:
 
 def _named(domain: Domain, body: dict[str, Any], place: Place) -> dict[str, Any]:
     """The fields that are read, by their own names. Raises: ForgeFailed for a misspelled one."""
-    found = {key: body[key] for key in _KNOWN if key in body}
+    found = {key: body[key] for key in _KNOWN if body.get(key) is not None}
     others = {column_name(key): key for key in reversed(body) if key not in _KNOWN}
     for key, names in (("text", TEXT), ("intent", INTENT), ("answer", ANSWER)):
         if key not in found and (other := next((others[n] for n in names if n in others), None)):
@@ -116,8 +116,10 @@ def _spans(spans: Any, text: str, place: Place) -> list[Slot]:
 
 
 def _slots(values: Any, text: str, place: Place) -> list[Slot]:
-    if values is None:
+    if not values:
         return []
+    if isinstance(values, dict):
+        values = {k: str(v) if type(v) in (int, float) else v for k, v in values.items()}
     if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
         raise ForgeFailed(
             f'{place}: \'slots\' is not an object of texts: write {{"NAME": "VALUE"}}.'

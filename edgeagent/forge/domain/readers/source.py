@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edgeagent.errors import ForgeFailed
@@ -22,13 +23,16 @@ from edgeagent.forge.domain.readers.home_assistant_reader import (
 )
 from edgeagent.forge.domain.readers.jsonl_reader import read_jsonl
 from edgeagent.forge.domain.readers.rasa_reader import is_rasa, read_rasa
-from edgeagent.forge.domain.readers.text_lines import read_lines_file
+from edgeagent.forge.domain.readers.text_lines import MAX_BYTES, read_lines_file
 from edgeagent.forge.domain.readers.yaml_document import read_yaml
 
 _PLAIN = {
     ".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".txt": read_lines_file,
 }  # fmt: skip
 _YAML = (".yml", ".yaml")
+_KEYS = re.compile(
+    rb"(?m)^(?:\xef\xbb\xbf)?[\"'{ ]*(?:nlu|responses|intents|lists|expansion_rules)[\"']?\s*:"
+)
 MAX_FILES = 1000
 
 
@@ -39,6 +43,8 @@ def read_domain(path: Path, seed: int) -> Domain:
     for file in files:
         if file.suffix.lower() in _PLAIN:
             domain.merge(_PLAIN[file.suffix.lower()](file))
+            continue
+        if path.is_dir() and not _has_examples(file):
             continue
         root = read_yaml(file)
         if is_rasa(root):
@@ -54,6 +60,15 @@ def read_domain(path: Path, seed: int) -> Domain:
     if not domain.examples:
         raise ForgeFailed(f"{path} has no examples: add texts with their intents.")
     return domain
+
+
+def _has_examples(file: Path) -> bool:
+    """Whether a YAML file of a directory may be one of ours: others there may be anything."""
+    try:
+        with file.open("rb") as opened:
+            return _KEYS.search(opened.read(MAX_BYTES)) is not None
+    except OSError:
+        return True  # the reader says what is wrong
 
 
 def _files(path: Path) -> list[Path]:

@@ -35,7 +35,7 @@ from edgeagent.errors import ForgeFailed
     "torch where it is installed.",
 )  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(0.5, 600), default=10.0, show_default=True,
-              help="Time for the training with torch.")  # fmt: skip
+              help="Time for the training with torch, or on thousands of examples.")  # fmt: skip
 @click.option("--check-only", is_flag=True, help="Check the examples and train nothing.")
 @settings_options
 def new(

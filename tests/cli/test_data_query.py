@@ -119,6 +119,9 @@ def test_a_query_gives_the_rows_of_a_selection(run):
         ("--conversation", "conv_c"),
     ):
         assert rows_of(run("query", sql, *selection, "--json")) == [{"owner": "ann", "n": 2}]
+    # A name and a text that a spreadsheet would compute.
+    shown = run("query", "select '=1+1' as \"@a\", -1 as b", "--csv").stdout
+    assert shown.split() == ["'@a,b", "'=1+1,-1"]
     given = run("query", "-", "-p", "a", "it's", "--json", stdin="select :a as x, 2 as x")
     assert rows_of(given) == [{"x": "it's", "x_2": 2}]
     odd = "select 9e999 as i, x'0001' as b, null as n, cast(x'ff' as text) as t"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,9 @@ from edgeagent.forge.domain.head_training import (
     Head,
     LabelledTexts,
     Tell,
-    states_of,
-    train_head,
 )
 from edgeagent.forge.domain.intent_file import intent_file
+from edgeagent.forge.domain.judging import MOST_JUDGED, first, judge, spread
 from edgeagent.forge.domain.scope import domain_scope
 from edgeagent.forge.domain.served_evaluation import ServedFigures, served_figures
 from edgeagent.forge.domain.softmax_head import Ids
@@ -78,7 +77,8 @@ class Made:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to make a model. With `teacher`, a sentence encoder's file, and `minutes` for all of it."""
+    """How to make a model. With `teacher`, a sentence encoder's file. `minutes`: for all of it with torch,
+    and without it where there are more than `MOST_JUDGED` examples."""
 
     seed: int
     method: Method
@@ -100,13 +100,12 @@ def build(
 async def _build(
     domain: Domain, bases: Sequence[Base], workspace: Workspace, options: BuildOptions, tell: Tell
 ) -> Made:
-    started = time.monotonic()
-    texts = LabelledTexts.of(domain)
-    tried = []
-    for base in bases:
-        states = await states_of(base, texts.texts, workspace, tell)
-        tried.append((base, states, train_head(texts, states, options.seed, tell)))
-    trunk, states, head = max(tried, key=lambda one: one[2].goodness)
+    started, whole = time.monotonic(), domain
+    if options.method == "torch" and len(domain.examples) > MOST_JUDGED:
+        domain = first(replace(domain, examples=spread(domain.examples, options.seed)), MOST_JUDGED)
+    made = await judge(domain, bases, workspace, options.seed, options.minutes, tell)
+    trunk, head, texts, states, domain = made.base, made.head, made.texts, made.states, made.domain
+    notes = _left_out(made.n_learnt, len(whole.examples), options)
     inside = _inside(domain)
     n_intents = len(domain.intents)
     calibration, findings = head.calibration, confusions(head.classes, head.logits, head.labels)
@@ -132,14 +131,24 @@ async def _build(
     served = await check_served(domain, workspace, [domain.intents[n] for n in wanted], tell)
     write_gate(workspace, texts, head if method == "head" else None, options.seed)
     figures = DomainFigures(
-        method, trunk.name, {one.name: h.calibration.accuracy for one, _, h in tried}, n_intents,
-        len(domain.examples), calibration.accuracy, round_down(calibration.threshold), calibration.lost,
+        method, trunk.name, {one.name: h.calibration.accuracy for one, h in made.tried}, n_intents,
+        made.n_learnt, calibration.accuracy, round_down(calibration.threshold), calibration.lost,
         calibration.recall, served.slot_f1, served.calls, served.texts_per_s, time.monotonic() - started,
         workspace.gguf.stat().st_size,
     )  # fmt: skip
-    findings = [*nearest_pairs(domain.inside, states[inside, : trunk.n_embd]), *findings]
-    entry = write_about(domain, trunk, workspace, figures, options.larger)
+    findings = [*notes, *nearest_pairs(domain.inside, states[inside, : trunk.n_embd]), *findings]
+    entry = write_about(whole, trunk, workspace, figures, options.larger)
     return Made(figures, entry, findings)
+
+
+def _left_out(n_learnt: int, n: int, options: BuildOptions) -> list[Finding]:
+    if n_learnt == n:
+        return []
+    why = f"--minutes {options.minutes:g} is too short for all: give it more"
+    if options.method == "torch":
+        why = f"training with torch takes {MOST_JUDGED}: --method head takes more"
+    said = f"{n_learnt} of {n} examples were learnt, of each intent alike; {why}."
+    return [Finding("warning", None, said)]
 
 
 def _inside(domain: Domain) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from edgeagent.forge.domain.workspace import Workspace
 # A stage, how much more of it is done, and how much there is in all.
 Tell = Callable[[str, int, int | None], None]
 N_FOLDS = 5
+PART = 512  # texts whose states are kept in one file
 Base = Trunk | EncoderTrunk
 
 
@@ -80,22 +82,38 @@ def write_encoder(trunk: Trunk, folder: Path) -> Path:
     return path
 
 
-async def states_of(trunk: Base, texts: Sequence[str], workspace: Workspace, tell: Tell) -> Floats:
+async def states_of(
+    trunk: Base,
+    texts: Sequence[str],
+    workspace: Workspace,
+    tell: Tell,
+    *,
+    name: str = "",
+    until: float | None = None,
+) -> Floats:
     """What a head is trained on, computed in parts that are kept: the states of texts by an assistant, the
-    vectors by a sentence encoder, with a last column of ones there."""
-    part_name = "vectors" if isinstance(trunk, EncoderTrunk) else "states"
-    size = 512
+    vectors by a sentence encoder, with a last column of ones there.
+
+    `name` tells several lists of texts apart. After the time `until` (monotonic) only parts that are there
+    count, and at least one: these are the states of the first texts.
+    """
+    part_name = ("vectors" if isinstance(trunk, EncoderTrunk) else "states") + name
+    size = PART
     todo = [n for n in range(0, len(texts), size) if workspace.load(f"{part_name}-{n}") is None]
+    n_there = len(texts)
     if todo:
         path = (
             trunk.path if isinstance(trunk, EncoderTrunk) else write_encoder(trunk, workspace.work)
         )
         async with encoder(path) as client:
             for start in todo:
+                if start and until is not None and time.monotonic() > until:
+                    n_there = start
+                    break
                 part = texts[start : start + size]
 
                 def told(n: int) -> None:
-                    tell("reading texts", n, len(texts))
+                    tell(f"reading texts{name and ' ' + name}", n, len(texts))
 
                 if isinstance(trunk, EncoderTrunk):
                     made = await vectors(client, part, told)
@@ -103,7 +121,7 @@ async def states_of(trunk: Base, texts: Sequence[str], workspace: Workspace, tel
                     made = await prompt_states(client, trunk.norm, part, told)
                 workspace.save(f"{part_name}-{start}", made)
     found: list[Floats] = []
-    for start in range(0, len(texts), size):
+    for start in range(0, n_there, size):
         part_states = workspace.load(f"{part_name}-{start}")
         assert part_states is not None
         found.append(part_states)
@@ -113,8 +131,13 @@ async def states_of(trunk: Base, texts: Sequence[str], workspace: Workspace, tel
     return states
 
 
-def train_head(texts: LabelledTexts, states: Floats, seed: int, tell: Tell) -> Head:
-    """Cross-validates the penalty, calibrates with the held-out logits, and trains on all texts."""
+def train_head(
+    texts: LabelledTexts, states: Floats, seed: int, tell: Tell, *, until: float | None = None
+) -> Head:
+    """Cross-validates the penalty, calibrates with the held-out logits, and trains on all texts.
+
+    After the time `until` (monotonic) no other penalty is tried.
+    """
     n, n_classes = texts.n_examples, len(texts.classes)
     kept = np.arange(n)
     if len(states) > n:
@@ -123,7 +146,13 @@ def train_head(texts: LabelledTexts, states: Floats, seed: int, tell: Tell) -> H
     n_folds = int(min(N_FOLDS, max(2, np.bincount(y).max())))
     total = n_folds * len(softmax_head.PENALTIES) + 1
     held = softmax_head.cross_validate(
-        x, y, n_classes, seed=seed, n_folds=n_folds, tell=lambda n: tell("training", n, total)
+        x,
+        y,
+        n_classes,
+        seed=seed,
+        n_folds=n_folds,
+        until=until,
+        tell=lambda n: tell("training", n, total),
     )
     rows = softmax_head.train(x, y, n_classes, penalty=held.penalty)
     tell("training", 1, total)

@@ -6,6 +6,7 @@ have a large part in common, their mean, which takes the place of a bias.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from edgeagent.forge.domain.trunk_file import Floats
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 N_STEPS = 200
+LEAST_STEPS = 30
+_ROWS = 8192  # whose logits are in memory at a time
 PENALTIES = (1e-2, 1e-3, 1e-4)
 
 
@@ -49,6 +52,7 @@ def train(
     weights: Floats | None = None,
     n_steps: int = N_STEPS,
     tell: Callable[[int], None] = lambda n: None,
+    until: float | None = None,
 ) -> Floats:
     """Rows whose products with states are logits: float32 [n_classes, n_embd].
 
@@ -57,7 +61,7 @@ def train(
     """
     basis = Basis.of(states).matrix
     x = states @ basis
-    y = targets if targets is not None else np.eye(n_classes, dtype=np.float32)[labels]
+    names = np.eye(n_classes, dtype=np.float32)
     if weights is None:
         counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
         weights = (1 / counts[labels]).astype(np.float32)
@@ -70,10 +74,17 @@ def train(
     for step in range(n_steps):
         ahead = rows + np.float32(step / (step + 3)) * (rows - before)
         before = rows
-        wrong = (softmax(x @ ahead.T) - y) * share[:, None]
-        rows = ahead - rate * (wrong.T @ x + np.float32(penalty) * ahead)
-        if step % 50 == 49:
-            tell(50)
+        slope = np.float32(penalty) * ahead
+        for start in range(0, len(x), _ROWS):
+            part = slice(start, start + _ROWS)
+            y = targets[part] if targets is not None else names[labels[part]]
+            wrong = (softmax(x[part] @ ahead.T) - y) * share[part, None]
+            slope += wrong.T @ x[part]
+        rows = ahead - rate * slope
+        if step % 50 == 49 or len(x) > _ROWS:
+            tell(50 if len(x) <= _ROWS else 1)
+        if until is not None and step + 1 >= LEAST_STEPS and time.monotonic() > until:
+            break
     return np.asarray(rows @ basis.T, np.float32)
 
 
@@ -113,8 +124,10 @@ def cross_validate(
     penalties: Sequence[float] = PENALTIES,
     groups: Ids | None = None,
     tell: Callable[[int], None] = lambda n: None,
+    until: float | None = None,
 ) -> HeldOut:
-    """The penalty with the smallest loss, and the logits of each text by a head that has not seen it.
+    """The penalty with the smallest loss, and the logits of each text by a head that has not seen it. After
+    the time `until` (monotonic) no other penalty is tried.
 
     `groups`: texts of one group (a text and its variants) are in one fold; by default each is its own.
     """
@@ -126,12 +139,14 @@ def cross_validate(
     for penalty in penalties:
         logits = np.zeros((len(labels), n_classes), np.float32)
         for mine in parts:
-            rows = train(states[~mine], labels[~mine], n_classes, penalty=penalty)
+            rows = train(states[~mine], labels[~mine], n_classes, penalty=penalty, until=until)
             logits[mine] = states[mine] @ rows.T
             tell(1)
         shares = softmax(logits)[np.arange(len(labels)), labels]
         loss = float(-np.log(np.maximum(shares, 1e-9)).mean())
         if best is None or loss < best[0]:
             best = (loss, penalty, logits)
+        if until is not None and time.monotonic() > until:
+            break
     assert best is not None
     return HeldOut(best[2], best[1])

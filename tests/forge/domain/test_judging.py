@@ -42,8 +42,9 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch):
-    """Replaces the worker that computes states; `read.pause_s` is what a part of texts takes."""
+def pauses(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Replaces the worker that computes states; `pauses["s"]` is what a part of texts takes."""
+    pauses = {"s": 0.0}
 
     async def states_of(base, texts, workspace, tell, *, name="", until=None):
         found = []
@@ -57,15 +58,14 @@ def read(monkeypatch: pytest.MonkeyPatch):
                 row[-1] = 1
                 if text.startswith("text "):
                     row[int(text[-1])] += 1
-            await asyncio.sleep(states_of.pause_s)
+            await asyncio.sleep(pauses["s"])
             base.n_read += len(part)
             found.append(states)
         return np.concatenate(found)
 
-    states_of.pause_s = 0.0
     monkeypatch.setattr(judging, "states_of", states_of)
     monkeypatch.setattr(judging, "MOST_JUDGED", 2 * PART)
-    return states_of
+    return pauses
 
 
 def judged(made: Domain, bases, workspace: Workspace, minutes: float):
@@ -82,7 +82,7 @@ def test_every_beginning_has_the_intents_in_like_shares():
     )
 
 
-def test_many_examples_choose_with_some_and_learn_from_all(workspace: Workspace, read):
+def test_many_examples_choose_with_some_and_learn_from_all(workspace: Workspace, pauses):
     bases = [Base("bad", 3.0), Base("good", 0.1)]
     made = judged(domain(judging.MOST_JUDGED + 3000), bases, workspace, 10)
     assert made.base.name == "good" and made.n_learnt == judging.MOST_JUDGED + 3000
@@ -97,8 +97,8 @@ def test_many_examples_choose_with_some_and_learn_from_all(workspace: Workspace,
     assert right.mean() > 0.99
 
 
-def test_what_there_is_no_time_for_is_left_out(workspace: Workspace, read):
-    read.pause_s = 0.05
+def test_what_there_is_no_time_for_is_left_out(workspace: Workspace, pauses):
+    pauses["s"] = 0.05
     base = Base("slow", 0.1)
     made = judged(domain(judging.MOST_JUDGED + 20_000), [base], workspace, minutes=1 / 60)
     assert PART <= made.n_learnt < 20_000, made.n_learnt
@@ -106,6 +106,6 @@ def test_what_there_is_no_time_for_is_left_out(workspace: Workspace, read):
     assert made.head.calibration.accuracy > 0.9
 
 
-def test_few_examples_are_all_judged(workspace: Workspace, read):
+def test_few_examples_are_all_judged(workspace: Workspace, pauses):
     made = judged(domain(200), [Base("a", 0.1)], workspace, 0.01)
     assert (made.n_learnt, len(made.domain.examples)) == (200, 200)

@@ -141,7 +141,7 @@ def report(speeds: list[Speed], memory: float, gflops: float, n_threads: int) ->
     layer_s = min(speed.token_s / speed.n_layers for speed in speeds)
     table = Table(
         "model", "MB a token", "tokens/s", "GB/s", "of memory", "GFLOP/s", "of float32", "ms a token",
-        "memory", "arithmetic", "layers", "bound",
+        "memory", "arithmetic", "layers", "all three", "bound",
     )  # fmt: skip
     for speed in speeds:
         parts = {
@@ -154,7 +154,7 @@ def report(speeds: list[Speed], memory: float, gflops: float, n_threads: int) ->
             speed.name, f"{speed.n_bytes / 1e6:.1f}", f"{1 / speed.token_s:.0f}", f"{rate / 1e9:.1f}",
             f"{rate / memory:.0%}", f"{operations / 1e9:.1f}", f"{operations / 1e9 / gflops:.0%}",
             f"{1e3 * speed.token_s:.2f}", *(f"{1e3 * seconds:.2f}" for seconds in parts.values()),
-            max(parts, key=lambda name: parts[name]),
+            f"{sum(parts.values()) / speed.token_s:.0%}", max(parts, key=lambda name: parts[name]),
         )  # fmt: skip
     print(f"{n_threads} threads: {memory / 1e9:.1f} GB/s, {gflops:.0f} GFLOP/s in float32")
     Console(width=150).print(table)

@@ -16,7 +16,8 @@ On processors with AMX a server built by GCC 12 crashes: add -DGGML_NATIVE=OFF -
 
 Both servers run all the time, and one of them at a time has work. Which one is first alternates. Ratios
 are ours over theirs within a round; the table has their medians. --keep adds the rounds to those of
-earlier runs in a file, for a measurement in several parts. --beside N: with N busy processes. Loopback only.
+earlier runs in a file, for a measurement in several parts. --rounds 0 measures nothing: with --write it draws
+the --chart of the table there. --beside N: with N busy processes. Loopback only.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--llama-server", type=Path, required=True, metavar="BIN")
+    parser.add_argument("--llama-server", type=Path, metavar="BIN")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--first-round", type=int, default=0, help="its number, and the questions")
     parser.add_argument("--only", default=",".join(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
@@ -216,16 +217,19 @@ def main() -> None:
     args.only = args.only.split(",")
     if unknown := set(args.only) - set(WORKLOADS):
         parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    if args.rounds and args.llama_server is None:
+        parser.error("--llama-server BIN is needed, unless --rounds is 0")
     records = measured(args) if args.rounds else []
     if args.keep is not None:
         if args.keep.exists():
             records = json.loads(args.keep.read_text()) + records
         args.keep.write_text(json.dumps(records))
-    if not records:
+    if not records and args.write is None:
         parser.error("nothing was measured, and nothing is kept: raise --rounds")
-    others = statistics.median(record["others"] for record in records)
     rows = rows_of(records)
-    print(f"{machine.describe()}; other processes used {others:.0%} of it.\n\n{markdown(rows)}")
+    if records:
+        others = statistics.median(record["others"] for record in records)
+        print(f"{machine.describe()}; other processes used {others:.0%} of it.\n\n{markdown(rows)}")
     if args.write is not None:
         rows = merged(read_section(args.write), rows, replaces=args.replace)
         write_section(args.write, rows)

@@ -80,7 +80,7 @@ class IdleMeasurement:
         self._is_done = True
         costs = self._probe.result()
         if costs is None:
-            logger.info("step_costs_unknown reason=time")
+            logger.info("step_costs_unknown reason=time_or_other_programs")
             return
         self._engine.take_costs(costs)
         self._tell(costs)

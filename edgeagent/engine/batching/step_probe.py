@@ -31,6 +31,9 @@ N_TIMES = 3
 DEPTH = 10 * TILE
 BELOW_TILE = TILE - 1
 LIMIT_S = 20.0
+# Where the times of a size differ by more than this, at half of the sizes, other programs used the cores,
+# which the governor has not seen yet: a curve of such times would be kept for good.
+DISTURBED = 1.5
 NEEDED = {1, 8, 16, BELOW_TILE, TILE}
 
 
@@ -115,9 +118,10 @@ class StepProbe:
             self._seq_id = None
 
     def result(self) -> StepCosts | None:
-        """The least of each size, and how the costs rose with depth; None where too little was measured."""
+        """The least of each size, and how the costs rose with depth; None where too little was measured,
+        or beside other programs."""
         step_s, alone_s = self._least(self.n_threads), self._least(1)
-        if not step_s.keys() >= {n for n in NEEDED if n <= self.n_batch}:
+        if not step_s.keys() >= {n for n in NEEDED if n <= self.n_batch} or self._was_disturbed:
             return None
         n_heads = self.runner.n_heads
         tiled_cell_s = cell_s = 0.0
@@ -136,6 +140,11 @@ class StepProbe:
             n_threads=self.n_threads,
             n_heads=n_heads,
         )
+
+    @property
+    def _was_disturbed(self) -> bool:
+        spreads = [statistics.median(times) / min(times) for times in self._times.values()]
+        return statistics.median(spreads) > DISTURBED
 
     def _least(self, n_threads: int) -> dict[int, float]:
         """Seconds by the number of tokens. One step alone is slower than those of an answer, one after the

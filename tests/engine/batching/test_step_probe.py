@@ -75,6 +75,24 @@ def test_costs_are_those_of_the_model_without_the_adapter_of_the_last_request():
     assert adapters == {None}
 
 
+def test_times_that_other_programs_made_are_not_kept():
+    device = Device()
+    n_runs, n_sizes = 0, len([n for n in SIZES if n <= 64])
+
+    def spend(rows) -> None:
+        nonlocal n_runs
+        n_runs += 1
+        device.now_s += len(rows[0].tokens) * PER_TOKEN_S * (3 if n_runs > n_sizes else 1)
+
+    device.runner.before_step = spend
+    probe = StepProbe(
+        KVCache(4096, 4, device.runner), device.runner, 64, 10.0, lambda: device.now_s
+    )
+    while not probe.is_over:
+        probe.step()
+    assert probe.result() is None
+
+
 def test_sizes_that_no_step_may_have_are_left_out():
     device = Device()
     kv = KVCache(4096, 4, device.runner)

@@ -92,9 +92,9 @@ class AnswerStreams:
         taken: set[int] = set()
         n_tokens = 0
         for row in rows:
+            if len(row.tokens) > MOST_TOKENS or n_tokens + len(row.tokens) > self.n_batch:
+                continue
             n_tokens += len(row.tokens)
-            if n_tokens > self.n_batch or len(row.tokens) > MOST_TOKENS:
-                break
             if row.seq_id in self._held:
                 if row.last_pos <= self._n_cells:
                     taken.add(row.seq_id)
@@ -162,8 +162,7 @@ class AnswerStreams:
 
     def _enter(self, row: Row) -> bool:
         """Copy the cells before a row to a free stream."""
-        used = {stream.id for stream in self._held.values()}
-        free = next((number for number in range(self._n_streams) if number not in used), None)
+        free = self._first_free()
         if free is None:
             return False
         n = row.first_pos
@@ -173,6 +172,10 @@ class AnswerStreams:
         self._held[row.seq_id] = Stream(free, n, n)
         return True
 
+    def _first_free(self) -> int | None:
+        used = {stream.id for stream in self._held.values()}
+        return next((number for number in range(self._n_streams) if number not in used), None)
+
     def _close_gaps(self, streams: list[Stream]) -> None:
         """Move the last stream into the first gap, if there has been one for some steps."""
         numbers = sorted(stream.id for stream in streams)
@@ -180,9 +183,7 @@ class AnswerStreams:
             self._n_gappy = 0
             return
         self._n_gappy += 1
-        gap = min(
-            set(range(self._n_streams)) - {one.id for one in self._held.values()}, default=None
-        )
+        gap = self._first_free()
         last = max(self._held.values(), key=lambda stream: stream.id)
         if self._n_gappy <= PATIENCE or gap is None or gap > last.id:
             return  # without a gap, answers of this step have others between them that wait

@@ -168,6 +168,30 @@ def test_gaps_between_streams_are_closed(runner: LlamaRunner) -> None:
     assert sorted(stream.id for stream in runner.streams._held.values()) == [0, 1]
 
 
+@pytest.mark.parametrize("waiting", [0, 2, 3, 4])
+def test_an_answer_that_waits_while_all_streams_are_taken(
+    runner: LlamaRunner, waiting: int
+) -> None:
+    """Its next token is still being drawn: its stream is no gap."""
+    runner.run([row(4, 50, 0)])
+    depths = (*DEPTHS, 50)
+
+    def five(n_more: int, but: int = -1) -> list[Row]:
+        return [row(i, 1, depths[i] + n_more) for i in range(5) if i != but]
+
+    found = []
+    for n_used in (MANY, 0):
+        runner.run(five(0), n_used)
+        assert n_streamed(runner) == (5 if n_used else 0)
+        for i in range(1, 12):
+            runner.run(five(i, waiting), n_used)
+        found.append(logits(runner, [row(waiting, 1, depths[waiting] + 1)], n_used))
+        for i in range(5):
+            runner.settle(i)
+            runner.trim(i, depths[i])
+    np.testing.assert_allclose(found[0], found[1], atol=CLOSE)
+
+
 def test_an_aborted_step_is_computed_again(runner: LlamaRunner) -> None:
     wanted = steps(runner, 0)
     cut_back(runner)

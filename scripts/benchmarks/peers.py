@@ -17,7 +17,9 @@ On processors with AMX a server built by GCC 12 crashes: add -DGGML_NATIVE=OFF -
 Both servers run all the time, and one of them at a time has work. Which one is first alternates. Ratios
 are ours over theirs within a round; the table has their medians. --keep adds the rounds to those of
 earlier runs in a file, for a measurement in several parts. --rounds 0 measures nothing: with --write it draws
-the --chart of the table there. --beside N: with N busy processes. Loopback only.
+the --chart of the table there. --peer-file GGUF: llama-server has another file of the model, such as the
+published one where `models install --requantize` made ours of it. --beside N: with N busy processes. Loopback
+only.
 """
 
 from __future__ import annotations
@@ -125,6 +127,7 @@ def memory_bytes(pid: int) -> int:
 def measured(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A record of each workload in each round: the figures of both, and what else the machine did."""
     model = Library(args.models_dir).resolve(args.model)
+    their_file = args.peer_file or model.path
     settings = {"n_ctx": args.n_ctx, "n_seq": args.n_seq, "n_threads": args.threads}
     settings |= {"default_model": model.id} | json.loads(args.settings)
     found = []
@@ -132,7 +135,7 @@ def measured(args: argparse.Namespace) -> list[dict[str, Any]]:
         contextlib.ExitStack() as beside,
         tempfile.TemporaryDirectory() as state,
         serving_measured(args.models_dir, state, **settings) as ours,
-        llama_server(args.llama_server, model.path, args) as (their_url, their_pid),
+        llama_server(args.llama_server, their_file, args) as (their_url, their_pid),
     ):
         ours.wait_until_ready()
         servers = {"ours": (ours.url, ours.process.pid), "theirs": (their_url, their_pid)}
@@ -150,6 +153,7 @@ def measured(args: argparse.Namespace) -> list[dict[str, Any]]:
                     figures[side] = _loaded(url, pid, work, n_round)
                 figures |= {"workload": name, "round": n_round, "others": quiet.others()}
                 figures |= {"model": model.id, "file": model.path.name, "n_seq": args.n_seq}
+                figures["peer_file"] = their_file.name
                 figures |= {"beside": args.beside, "date": datetime.date.today().isoformat()}
                 found.append(figures)
                 ratio = figures["ours"]["tok_s"] / figures["theirs"]["tok_s"]
@@ -191,6 +195,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--models-dir", type=Path, default=CACHE)
     parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--peer-file", type=Path, metavar="GGUF", help="of llama-server; ours")
     parser.add_argument("--n-ctx", type=int, default=16384, help="cells of all sequences")
     parser.add_argument("--n-seq", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)

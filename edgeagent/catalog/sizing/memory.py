@@ -172,8 +172,8 @@ def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
 
 def _int8_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
     """An encoder with matrices of 8-bit integers. Each thread computes a text of its own, with the scores of
-    its attention; the file's own weights leave memory when the integers are made."""
-    per_token = 4 * (4 * model.n_embd + 3 * model.n_ff) + 4 * model.n_head * setup.n_ctx
+    its attention, twice; the file's own weights leave memory when the integers are made."""
+    per_token = 4 * (4 * model.n_embd + 3 * model.n_ff) + 8 * model.n_head * setup.n_ctx
     return WorkerMemory(
         weights_bytes=model.n_params,
         kv_bytes=0,

@@ -53,6 +53,7 @@ NAMES = {
     "knowledge-calibration": "weights and thresholds of knowledge bases, chosen on half of the questions",
     "knowledge-search": "how long searches take in a knowledge base of 10,000 chunks",
     "bot-answers": "answers of a bot from 40 documents and two FAQs: what is right, declined, cited",
+    "answerability": "whether a rank model tells questions that documents answer from others",
     "recommendations": "what is recommended for each profile",
 }
 

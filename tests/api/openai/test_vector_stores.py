@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 
 from edgeagent.cli.main import cli
 from tests.api.wire import error_of
-from tests.conftest import MINILM, SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import MINILM, SHALLOW, DaemonProcess, serving, wait_for
 from tests.knowledge.documents import pdf, zip_bomb
 
 FERRY = b"""# Skerry Ferries
@@ -41,9 +42,12 @@ Is there a cafe on board?,No.
 
 @pytest.fixture(scope="module")
 def daemon(
-    smollm_dir: Path, minilm_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    shallow: Path, minilm_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DaemonProcess]:
-    with serving(minilm_dir, tmp_path_factory.mktemp("knowledge"), preload=False) as daemon:
+    models = tmp_path_factory.mktemp("models")
+    shutil.copytree(minilm_dir / MINILM, models / MINILM)
+    shutil.copy(shallow, models / shallow.name)
+    with serving(models, tmp_path_factory.mktemp("knowledge"), preload=False) as daemon:
         yield daemon
 
 
@@ -208,7 +212,7 @@ def test_a_model_of_this_device_makes_the_vectors(daemon: DaemonProcess, store: 
 
 def asked(client: openai.OpenAI, store: str, question: str, **more: Any) -> Any:
     tool = {"type": "file_search", "vector_store_ids": [store], **more.pop("tool", {})}
-    return client.responses.create(model=SMOLLM, input=question, tools=[tool], **more)  # type: ignore[list-item]
+    return client.responses.create(model=SHALLOW, input=question, tools=[tool], **more)  # type: ignore[list-item]
 
 
 def message(response: Any) -> Any:
@@ -296,12 +300,12 @@ def test_an_answer_from_passages_cites_them(strict: openai.OpenAI, store: str) -
     indexed(strict, store)
     question = "When does the first ferry leave Oban?"
     with strict.responses.stream(
-        model=SMOLLM, input=question, max_output_tokens=60, temperature=0,
+        model=SHALLOW, input=question, max_output_tokens=60, temperature=0,
         tools=[{"type": "file_search", "vector_store_ids": [store], "max_num_results": 3}],
         include=["file_search_call.results"],
     ) as stream:  # fmt: skip
         events = list(stream)
-        got = stream.get_final_response()
+    got = events[-1].response  # type: ignore[union-attr]
     kinds = [event.type for event in events]
     first = kinds.index("response.file_search_call.in_progress")
     assert kinds[first : first + 3] == [

@@ -10,7 +10,7 @@ from edgeagent.store import client_deletion, conversations, database, journal
 from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.database import open_store
 from tests.commands import run_here
-from tests.conftest import SMOLLM, serving, wait_for
+from tests.conftest import SHALLOW, serving, wait_for
 
 LONG = "The harbour ferry leaves at nine, at noon and at six, except on Sundays. " * 4
 
@@ -62,13 +62,13 @@ async def test_no_backup_is_taken_where_none_is_wanted(tmp_path: Path):
         assert store.backups.listed() == []
 
 
-def test_engines_forget_what_the_command_line_has_erased(smollm_dir: Path, tmp_path: Path):
+def test_engines_forget_what_the_command_line_has_erased(shallow_dir: Path, tmp_path: Path):
     state = tmp_path / "state"
-    with serving(smollm_dir, state) as daemon, daemon.client() as client:
+    with serving(shallow_dir, state) as daemon, daemon.client() as client:
 
         def n_cached() -> int:
             made = client.chat.completions.create(
-                model=SMOLLM,
+                model=SHALLOW,
                 messages=[{"role": "user", "content": LONG}],
                 max_tokens=2,
                 store=True,

@@ -14,6 +14,9 @@ from edgeagent.types.worker_config import ComputeLimits
 logger = logging.getLogger(__name__)
 
 QUIET_S = 1.0
+# After a measurement that other programs disturbed it rests, twice as long each time.
+FIRST_PAUSE_S = 2.0
+LONGEST_PAUSE_S = 3600.0
 
 
 class IdleMeasurement:
@@ -38,6 +41,7 @@ class IdleMeasurement:
         self._worked_s = clock()
         self._is_undisturbed = True
         self._is_done = False
+        self._pause_s, self._next_s = FIRST_PAUSE_S, float("-inf")
 
     def interrupt(self) -> None:
         """A request has arrived: end the step that is measured. Any thread."""
@@ -72,15 +76,21 @@ class IdleMeasurement:
         return (
             not self._is_done
             and self._is_undisturbed
-            and self._clock() - self._worked_s >= QUIET_S
+            and self._clock() >= max(self._worked_s + QUIET_S, self._next_s)
             and (self._probe.is_begun or self._probe.can_run())
         )
 
     def _finish(self) -> None:
-        self._is_done = True
         costs = self._probe.result()
+        if costs is None and self._probe.was_disturbed:
+            logger.info("step_costs_unknown reason=other_programs again_in_s=%.0f", self._pause_s)
+            self._probe.begin_anew()
+            self._next_s = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            return
+        self._is_done = True
         if costs is None:
-            logger.info("step_costs_unknown reason=time_or_other_programs")
+            logger.info("step_costs_unknown reason=time")
             return
         self._engine.take_costs(costs)
         self._tell(costs)

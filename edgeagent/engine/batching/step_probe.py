@@ -33,7 +33,7 @@ BELOW_TILE = TILE - 1
 LIMIT_S = 20.0
 # Where the times of a size differ by more than this, at half of the sizes, other programs used the cores,
 # which the governor has not seen yet: a curve of such times would be kept for good.
-DISTURBED = 1.5
+DISTURBED = 2.0
 NEEDED = {1, 8, 16, BELOW_TILE, TILE}
 
 
@@ -65,6 +65,11 @@ class StepProbe:
     _seq_id: int | None = None  # of the long prompt, while it is in the cache
 
     def __post_init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was measured."""
+        self._times, self._deep, self._deep_below, self._spent_s = {}, [], [], 0.0
         sizes = [Size(n, self.n_threads) for n in SIZES]
         if self.n_threads > 1:
             sizes += [Size(n, 1) for n in ALONE_SIZES]
@@ -121,7 +126,7 @@ class StepProbe:
         """The least of each size, and how the costs rose with depth; None where too little was measured,
         or beside other programs."""
         step_s, alone_s = self._least(self.n_threads), self._least(1)
-        if not step_s.keys() >= {n for n in NEEDED if n <= self.n_batch} or self._was_disturbed:
+        if not step_s.keys() >= {n for n in NEEDED if n <= self.n_batch} or self.was_disturbed:
             return None
         n_heads = self.runner.n_heads
         tiled_cell_s = cell_s = 0.0
@@ -142,9 +147,10 @@ class StepProbe:
         )
 
     @property
-    def _was_disturbed(self) -> bool:
+    def was_disturbed(self) -> bool:
+        """Whether other programs used the cores meanwhile."""
         spreads = [statistics.median(times) / min(times) for times in self._times.values()]
-        return statistics.median(spreads) > DISTURBED
+        return bool(spreads) and statistics.median(spreads) > DISTURBED
 
     def _least(self, n_threads: int) -> dict[int, float]:
         """Seconds by the number of tokens. One step alone is slower than those of an answer, one after the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.engine.batching.engine import Engine
-from edgeagent.engine.batching.idle_measurement import QUIET_S, IdleMeasurement
+from edgeagent.engine.batching.idle_measurement import FIRST_PAUSE_S, QUIET_S, IdleMeasurement
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.step_probe import ALONE_SIZES, N_TIMES, SIZES, StepProbe
 from edgeagent.types.engine_config import EngineConfig
@@ -166,3 +166,32 @@ def test_nothing_is_measured_beside_other_programs():
     assert measuring.is_idle
     measuring.limit(ComputeLimits(n_threads=2))
     assert not measuring.is_idle
+
+
+def test_what_others_disturbed_is_measured_again_after_pauses_that_grow():
+    device, told = Device(), []
+    engine, measuring = idle_engine(device, told)
+    n_runs, is_busy = 0, True
+
+    def spend(rows) -> None:
+        nonlocal n_runs
+        n_runs += 1
+        held_up = 4 if is_busy and n_runs % 3 else 1
+        device.now_s += held_up * PER_TOKEN_S * sum(len(row.tokens) for row in rows)
+
+    device.runner.before_step = spend
+    rests = []
+    device.now_s += QUIET_S
+    for _ in range(3):
+        while not measuring.is_idle:
+            measuring.step()
+        begun = device.now_s
+        while measuring.is_idle:
+            device.now_s += 0.25
+        rests.append(device.now_s - begun)
+    assert rests == pytest.approx([FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S], abs=0.3)
+    assert not told and not engine.chunks.is_measured
+    is_busy = False
+    while not measuring.is_idle:
+        measuring.step()
+    assert len(told) == 1 and engine.chunks.is_measured

@@ -1,7 +1,7 @@
 """Computes answers in streams of their own, where each meets its own cells only.
 
-In the unified cache each token walks the cells of all sequences: with eight answers of 350 tokens each a
-quarter of a step goes to cells that are masked (SmolLM2-135M Q4_1, 2 cores of a Zen 4). llama.cpp's separate
+In the unified cache each token walks the cells of all sequences: with eight answers of 700 tokens each a
+tenth to a fifth of a step goes to masked cells (SmolLM2-135M Q4_1, 2 cores of a Zen 4). llama.cpp's separate
 streams end that, but each of them has a fixed number of cells, and a prefix in one cannot be shared with
 another. So the unified cache stays where prefixes are shared, parked and evicted. An answer that would walk
 many cells of others gets a copy of its cells here; the cells of its new tokens lie here alone until somebody

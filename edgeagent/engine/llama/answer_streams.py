@@ -23,7 +23,7 @@ from edgeagent.engine.llama import kv_cells
 from edgeagent.engine.llama.batch import Batch, Row, run_batch
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import Llama
-from edgeagent.errors import EngineFailed, ModelUnusable
+from edgeagent.errors import EngineFailed
 from edgeagent.types.engine_config import EngineConfig
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class AnswerStreams:
         self.n_batch = llama.max_outputs
         self.context = llama.new_context(
             config,
-            None,  # the flag of the unified context: both are aborted together
+            "answer_cells",  # no flag of its own: aborted with the unified context
             n_ctx=config.n_seq * config.n_answer_cells,
             n_batch=self.n_batch,
             n_ubatch=self.n_batch,
@@ -70,18 +70,13 @@ class AnswerStreams:
             n_outputs_max=self.n_batch,
             kv_unified=False,
         )
-        if not self.context:
-            raise ModelUnusable(
-                f"No context of {config.n_seq} streams of {self._n_cells} tokens could be made for "
-                f"{config.model_id}: lower engine.answer_cells, or set it to 0."
-            )
         self._memory = lib.llama_get_memory(self.context)
         self._batch = Batch(self.n_batch)
         self._logits = np.empty((self.n_batch, llama.n_vocab), np.float32)
         self._n_threads = config.n_threads
         self._held: dict[int, Stream] = {}  # by id in the unified cache
         self._n_gappy = 0  # steps with gaps so far
-        self._store = mmap.mmap(-1, mmap.PAGESIZE)
+        self._store = kv_cells.PageStore()
         self._is_able = self._has_known_states()
         if not self._is_able:
             logger.warning("answer_streams_off reason=unknown_state_format")
@@ -205,18 +200,15 @@ class AnswerStreams:
     def _as_streams(self, data: memoryview) -> memoryview:
         """A state of the unified cache as one of this context. It lies in the store, with room behind it."""
         n_more = WORD * (self._n_streams - 1)
-        words = _words(data)
-        words[STREAMS_AT] = self._n_streams
+        _words(data)[STREAMS_AT] = self._n_streams
         size = len(data) + n_more
-        store = memoryview(self._store)
+        store = memoryview(self._store.room(size))
         store[len(data) : size] = bytes(n_more)  # no cells of further streams
         return store[:size]
 
     def _room(self, n_bytes: int) -> mmap.mmap:
-        n_bytes += WORD * self._n_streams
-        if n_bytes > len(self._store):
-            self._store = mmap.mmap(-1, n_bytes)  # pages are used again: new ones cost 20 us a cell
-        return self._store
+        """With a word more for each further stream."""
+        return self._store.room(n_bytes + WORD * self._n_streams)
 
     def _has_known_states(self) -> bool:
         """Whether llama.cpp writes states as this file reads them, by those of sequences without cells."""

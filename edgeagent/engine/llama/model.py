@@ -101,16 +101,23 @@ class Llama:
         self._make_abortable(params)
         return params
 
-    def new_context(self, config: EngineConfig, flag: Any, **changes: int) -> Any:
-        """One more context of the model, until `close`. Its steps end when `flag`, two characters of C, reads
-        1. `changes` are parameters that differ."""
+    def new_context(
+        self, config: EngineConfig, setting: str, flag: Any = None, **changes: int
+    ) -> Any:
+        """One more context of the model, until `close`, whose size `engine.<setting>` gives. Its steps end
+        when `flag`, two characters of C, reads 1; without one, when those of the first context do. `changes`
+        are parameters that differ. Raises: ModelUnusable."""
         params = self._context_params(config)
         self._make_abortable(params, flag)
         for name, value in changes.items():
             setattr(params, name, value)
         context = lib.llama_init_from_model(self._model, params)
-        if context:
-            self._more_contexts.append(context)
+        if not context:
+            raise ModelUnusable(
+                f"No further context of {params.n_ctx} tokens could be made for {config.model_id}: lower "
+                f"engine.{setting}, or set it to 0."
+            )
+        self._more_contexts.append(context)
         return context
 
     def _create_context(self, config: EngineConfig) -> Any:

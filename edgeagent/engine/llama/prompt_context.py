@@ -9,7 +9,6 @@ know.
 from __future__ import annotations
 
 import ctypes
-import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ from edgeagent.engine.llama import kv_cells
 from edgeagent.engine.llama.batch import Batch, Row, StepAborted, run_batch
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import Llama
-from edgeagent.errors import EngineFailed, ModelUnusable
+from edgeagent.errors import EngineFailed
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.step_costs import LEAST_APART
 
@@ -51,6 +50,7 @@ class PromptContext:
         self.spare_id = config.n_seq
         self.context = llama.new_context(
             config,
+            "prompt_cells",
             self._flag,
             n_ctx=config.n_prompt_cells,
             n_batch=n_batch or config.n_batch,
@@ -58,11 +58,6 @@ class PromptContext:
             n_seq_max=config.n_seq + 1,
             n_outputs_max=config.n_seq + 1,
         )
-        if not self.context:
-            raise ModelUnusable(
-                f"No context of {self._n_cells} tokens for prompts could be made for {config.model_id}: "
-                "lower engine.prompt_cells, or set it to 0."
-            )
         self.memory = lib.llama_get_memory(self.context)
         self._batch = Batch(int(lib.llama_n_batch(self.context)))
         self._free_ids = list(range(config.n_seq))
@@ -70,9 +65,7 @@ class PromptContext:
         self._gone_ids: list[int] = []  # given up while a step was running
         self._rows: list[Row] = []  # of the step that is prepared
         self._logits: np.ndarray[Any, Any] | None = None  # of the step that has run
-        self._store = mmap.mmap(
-            -1, mmap.PAGESIZE
-        )  # its pages are used again: new ones cost 20 us a cell
+        self._store = kv_cells.PageStore()
 
     def is_worth(self, row: Row, n_used: int) -> bool:
         """Whether a row costs less here, when all sequences of the main cache use `n_used` cells."""
@@ -235,10 +228,5 @@ class PromptContext:
         first: int,
         last: int,
     ) -> bool:
-        data = kv_cells.lift(source, of, first, last, self._room)
+        data = kv_cells.lift(source, of, first, last, self._store.room)
         return kv_cells.place(target, to, first, last, data)
-
-    def _room(self, n_bytes: int) -> mmap.mmap:
-        if n_bytes > len(self._store):
-            self._store = mmap.mmap(-1, n_bytes)
-        return self._store

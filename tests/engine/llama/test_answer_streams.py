@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 
 import msgspec
@@ -14,10 +13,9 @@ from edgeagent.engine.batching.step_runner import LlamaRunner, Row, StepAborted
 from edgeagent.engine.llama import answer_streams
 from edgeagent.engine.llama.model import Llama
 from edgeagent.types.engine_config import EngineConfig
+from tests.engine.llama.rows import CLOSE, MANY, logits, row
 
 DEPTHS = (96, 40, 70, 96)  # tokens of each running sequence
-MANY = 1 << 20  # cells in use, as the runner is told: an answer is worth copying
-CLOSE = 0.1  # between logits of steps of other sizes
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +42,9 @@ def config(path) -> EngineConfig:
     )
 
 
-def row(seq_id: int, n: int, first: int, n_outputs: int = 1) -> Row:
-    tokens = array("i", [(7919 * i + 31 * seq_id + 13) % 500 for i in range(first, first + n)])
-    return Row(seq_id, tokens, first, n_outputs)
-
-
 def answers(n_more: int, only: tuple[int, ...] = (0, 1, 2, 3)) -> list[Row]:
     """The next token of each, `n_more` behind its prompt."""
     return [row(seq_id, 1, DEPTHS[seq_id] + n_more) for seq_id in only]
-
-
-def logits(runner: LlamaRunner, rows: list[Row], n_used: int) -> np.ndarray:
-    return np.array(runner.run(rows, n_used))
 
 
 def n_streamed(runner: LlamaRunner) -> int:

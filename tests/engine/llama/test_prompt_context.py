@@ -14,12 +14,11 @@ from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.prompt_context import COST_OF_MOVE
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.step_costs import LEAST_APART
+from tests.engine.llama.rows import CLOSE, MANY, logits, row
 
 DEPTH = 96  # tokens of each running sequence
 N_OTHERS = 3
 USED = N_OTHERS * DEPTH
-MANY = 1 << 20  # cells in use, as the runner is told: a prompt is worth moving
-CLOSE = 0.1  # between logits of steps of other sizes
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +43,6 @@ def config(path) -> EngineConfig:
     return EngineConfig(
         model_id="s", path=str(path), n_ctx=2048, n_seq=4, n_threads=1, prompt_cells=512
     )
-
-
-def row(seq_id: int, n: int, first: int, n_outputs: int = 1) -> Row:
-    tokens = array("i", [(7919 * i + 31 * seq_id + 13) % 500 for i in range(first, first + n)])
-    return Row(seq_id, tokens, first, n_outputs)
-
-
-def logits(runner: LlamaRunner, rows: list[Row], n_used: int) -> np.ndarray:
-    return np.array(runner.run(rows, n_used))
 
 
 def test_a_prompt_beside_answers_has_the_logits_that_it_has_alone(

@@ -12,7 +12,8 @@ from edgeagent.engine.batching.step_runner import LlamaRunner, Row
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.prompt_thread import PromptThread
 from edgeagent.types.engine_config import EngineConfig
-from tests.engine.llama.test_prompt_context import CLOSE, DEPTH, row
+from tests.engine.llama.rows import CLOSE, row
+from tests.engine.llama.test_prompt_context import DEPTH
 
 CONFIG = EngineConfig(model_id="s", path="", n_ctx=2048, n_seq=4, n_threads=2, prompt_cells=512)
 

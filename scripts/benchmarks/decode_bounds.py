@@ -86,31 +86,22 @@ def speed_of(path: Path, name: str, n_threads: int) -> Speed:
 
 def timed(path: str, n_threads: int) -> dict[str, Any]:
     """The times of a bare loop, in a process of its own."""
-    import array
-    import time
-
     from edgeagent.engine.llama.bindings import lib
     from edgeagent.engine.llama.model import Llama
     from edgeagent.types.engine_config import EngineConfig
     from edgeagent.worker import confinement
+    from scripts.benchmarks.speed import step_s
 
     confinement.enter(read=[path])
     llama = Llama(EngineConfig(model_id="bench", path=path, n_ctx=512, n_threads=n_threads))
     llama.warm_up()
 
-    def step_s(tokens: list[int], first: int) -> float:
-        llama.batch.clear()
-        llama.batch.add(0, array.array("i", tokens), first, n_outputs=1)
-        started = time.perf_counter()
-        llama.decode()
-        return time.perf_counter() - started
-
     prompts = []
     for _ in range(4):
         llama.trim(0, 0)
-        prompts.append(step_s([20 + i % 400 for i in range(PROMPT)], 0))
+        prompts.append(step_s(llama, [20 + i % 400 for i in range(PROMPT)], 0))
     llama.trim(0, 16)
-    steps = [step_s([30 + i], 16 + i) for i in range(N_STEPS)]
+    steps = [step_s(llama, [30 + i], 16 + i) for i in range(N_STEPS)]
     n_layers = int(lib.llama_model_n_layer(llama._model))
     return {
         "token_s": statistics.median(steps),

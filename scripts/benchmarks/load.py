@@ -146,6 +146,20 @@ def decode_rate(results: list[dict[str, Any]]) -> float | None:
     return n / (end - begin) if end > begin else None
 
 
+def latencies(results: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Seconds to the first piece of an answer, and between two; of these None where no answer has two."""
+    ttft = sorted(r["stamps"][0] - r["sent"] for r in results)
+    gaps = sorted(
+        b - a for r in results for a, b in zip(r["stamps"], r["stamps"][1:], strict=False)
+    )
+    return {
+        "ttft_p50_s": statistics.median(ttft),
+        "ttft_p95_s": ttft[min(len(ttft) - 1, int(0.95 * len(ttft)))],
+        "itl_p50_s": statistics.median(gaps) if gaps else None,
+        "itl_p95_s": gaps[int(0.95 * len(gaps))] if gaps else None,
+    }
+
+
 def record(path: Path, groups: list[list[dict[str, Any]]], started_s: float) -> None:
     """Write the arrivals for `scripts/bench simulate`: a line for each request, by client."""
     with path.open("a") as file:
@@ -180,20 +194,13 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     n_failed = args.clients * args.requests - len(results)
     if not results:
         raise SystemExit("Every request failed.")
-    ttft = sorted(r["stamps"][0] - r["sent"] for r in results)
-    gaps = sorted(
-        b - a for r in results for a, b in zip(r["stamps"], r["stamps"][1:], strict=False)
-    )
     last_round = [group[-1] for group in groups if group]
     return {
         "requests": len(results),
         "failed": n_failed,
         "out_tok_s": sum(r["n"] for r in results) / wall,
         "decode_tok_s": decode_rate(last_round),
-        "ttft_p50_s": statistics.median(ttft),
-        "ttft_p95_s": ttft[min(len(ttft) - 1, int(0.95 * len(ttft)))],
-        "itl_p50_s": statistics.median(gaps) if gaps else None,
-        "itl_p95_s": gaps[int(0.95 * len(gaps))] if gaps else None,
+        **latencies(results),
         "out_tokens": sum(r["n"] for r in results),
         "texts": [r["text"] for r in results] if args.workload == "json" else [],
         "prompt_tokens": results[0]["usage"]["prompt_tokens"],

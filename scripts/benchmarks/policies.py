@@ -26,7 +26,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmarks import load, machine
+from scripts.benchmarks import engine, load, machine
 from scripts.benchmarks.engine import MODEL
 from scripts.benchmarks.served import serving, serving_measured
 from scripts.benchmarks.simulate import Policy, Replay, figures, last_costs, simulated_config
@@ -65,16 +65,13 @@ async def mixed_load(url: str, salt: int, arrivals: Path) -> dict[str, float]:
     groups = await asyncio.gather(*clients)
     load.record(arrivals, groups, started)
     results = [result for group in groups for result in group]
-    ttft = sorted(result["stamps"][0] - result["sent"] for result in results)
-    gaps = sorted(
-        b - a for r in results for a, b in zip(r["stamps"], r["stamps"][1:], strict=False)
-    )
+    found = load.latencies(results)
     ended = max(result["stamps"][-1] for result in results)
     return {
         "tok_s": sum(result["n"] for result in results) / (ended - started),
-        "ttft_p50_s": statistics.median(ttft),
-        "ttft_p95_s": ttft[min(len(ttft) - 1, int(0.95 * len(ttft)))],
-        "gap_p95_s": gaps[int(0.95 * len(gaps))],
+        "ttft_p50_s": found["ttft_p50_s"] or 0.0,
+        "ttft_p95_s": found["ttft_p95_s"] or 0.0,
+        "gap_p95_s": found["itl_p95_s"] or 0.0,
     }
 
 
@@ -105,16 +102,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
             )
         for served in servers.values():
             served.wait_until_ready()
-            load_one = argparse.Namespace(
-                workload="chat",
-                requests=1,
-                max_tokens=4,
-                salt=9000,
-                shared=3,
-                model=None,
-                on_failure="end",
-            )
-            asyncio.run(_warm(served.url, load_one))
+            engine.load(served.url, max_tokens=4, salt=9000)
         quiet = machine.Quiet()
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in POLICIES}
         arrivals = folder / "arrivals"
@@ -132,10 +120,6 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
             "arrivals": [json.loads(line) for line in arrivals.read_text().splitlines()],
             "costs": json.loads((state / "step_costs.json").read_text()),
         }
-
-
-async def _warm(url: str, args: argparse.Namespace) -> None:
-    await load.client(httpx.URL(url), args, 0)
 
 
 def simulated(found: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -1,6 +1,6 @@
 """Decode and prefill rates, predicted and measured. Prints one line for each model and KV type.
 
-    speed.py SMOLLM2.gguf [N_THREADS]      SmolLM2 lends its vocabulary to the synthetic models
+    scripts/bench speed SMOLLM2.gguf [N_THREADS]      SmolLM2 lends its vocabulary to the synthetic models
 
 The second error of a line is what is left with the pace that the first model sets (`speed.paced`), which
 is how `models recommend` predicts after `doctor --measure`: all other models are held out from it. It is
@@ -13,6 +13,7 @@ fifth fastest counts, as the rates count their best pass.
 
 from __future__ import annotations
 
+import argparse
 import array
 import os
 import sys
@@ -50,8 +51,15 @@ MAX_REPEATS = 8
 
 def main() -> None:
     refuse_tiles()  # as a worker does
-    donor = Path(sys.argv[1])
-    n_threads = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("donor", type=Path, metavar="SMOLLM2.gguf")
+    parser.add_argument("n_threads", type=int, nargs="?", default=1)
+    args = parser.parse_args()
+    donor, n_threads = args.donor, args.n_threads
     with tempfile.TemporaryDirectory() as folder:
         paths = [donor]
         for name in NAMES:
@@ -120,28 +128,26 @@ def rates_now(n_threads: int) -> Rates:
     raise SystemExit(f"No rates with {n_threads} thread(s): {'; '.join(found.notes)}")
 
 
+def step_s(llama: Llama, tokens: list[int], first: int) -> float:
+    """Seconds of a step with some tokens of a sequence from position `first` on."""
+    llama.batch.clear()
+    llama.batch.add(0, array.array("i", tokens), first, n_outputs=1)
+    started = time.perf_counter()
+    llama.decode()
+    return time.perf_counter() - started
+
+
 def run(path: Path, n_threads: int) -> tuple[float, float]:
     """Measured (decode, prefill) tokens per second of one sequence in f16."""
     config = EngineConfig(model_id="bench", path=str(path), n_ctx=2048, n_threads=n_threads)
     llama = Llama(config)
     llama.warm_up()
-
-    def step_s(tokens: list[int], first: int) -> float:
-        llama.batch.clear()
-        llama.batch.add(0, array.array("i", tokens), first, n_outputs=1)
-        started = time.perf_counter()
-        llama.decode()
-        return time.perf_counter() - started
-
     prompt = [20 + i % 400 for i in range(PROMPT)]
     prefills = []
     for _ in range(3):
         llama.trim(0, 0)
-        prefills.append(step_s(prompt, 0))
+        prefills.append(step_s(llama, prompt, 0))
     llama.trim(0, DEPTH)
-    steps = sorted(step_s([30 + i], DEPTH + i) for i in range(30))
+    steps = sorted(step_s(llama, [30 + i], DEPTH + i) for i in range(30))
     llama.close()
     return 1 / steps[4], PROMPT / min(prefills)
-
-
-main()

@@ -39,6 +39,7 @@ from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 
 DEFAULT_NAMES = ("", "default")
+ROUTE_PREFIX = "auto:"  # no model id has a colon
 TASKS: tuple[Task, ...] = ("generate", "embed", "rerank", "transcribe")
 
 
@@ -90,7 +91,8 @@ class ModelChooser:
     ) -> Decision:
         """The model for a chat. What follows `name` matters where that is a route.
 
-        Raises: InvalidParameter, Unavailable (routing/router.py); Forbidden for a route of other keys.
+        Raises: InvalidParameter, Unavailable (routing/router.py); Forbidden for a route of other keys;
+        ModelNotFound for a name that begins as a route and is none.
         """
         resolved = self.resolve(name)
         if resolved is not None and (adapter := self._models.adapter(resolved)) is not None:
@@ -100,12 +102,19 @@ class ModelChooser:
         if resolved is not None and self.is_elsewhere(resolved):
             return self._elsewhere(resolved, origin, metadata or {})
         if resolved is None or not self.routes.has(resolved):
+            if resolved is not None and resolved.startswith(ROUTE_PREFIX):
+                raise self._unknown_route(resolved, origin)
             return router.text_model(resolved, self._names())
         request = route_request(
             resolved, origin, prompts, metadata=dict(metadata or {}), has_tools=has_tools,
             has_schema=has_schema, is_plain=is_plain, failed=failed,
         )  # fmt: skip
         return self.routes.decide(request)
+
+    def _unknown_route(self, name: str, origin: RequestOrigin | None) -> ModelNotFound:
+        known = self.routes.listing(origin) if origin is not None else []
+        there_are = f"there are {', '.join(known)}" if known else "GET /v1/models lists routes"
+        return ModelNotFound(f"No route is called {name[:80]!r}: {there_are}.", param="model")
 
     def why_not(
         self, name: str, origin: RequestOrigin, metadata: Mapping[str, str] | None = None

@@ -341,3 +341,18 @@ def test_what_cannot_be_continued_is_refused(client, messages, flags, param):
     with pytest.raises(openai.BadRequestError, match=param) as caught:
         create(client, messages=messages, extra_body=flags)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user"])
+@pytest.mark.parametrize("message", [{}, {"content": None}])
+def test_a_message_without_content_is_refused(client, role, message):
+    with pytest.raises(openai.BadRequestError, match=f"role `{role}` needs `content`") as caught:
+        create(client, messages=[{"role": role, **message}, *ASK])
+    assert caught.value.param == "messages.0"
+
+
+def test_an_unknown_route_is_not_found_and_others_are_named(client):
+    with pytest.raises(openai.NotFoundError, match="No route is called 'auto:x'") as caught:
+        create(client, model="auto:x")
+    assert caught.value.code == "model_not_found"
+    assert caught.value.param == "model"

@@ -42,6 +42,8 @@ from edgeagent.types.tools import ToolUse
 MAX_TEMPLATE_VARIABLES = 16
 MAX_TEMPLATE_BYTES = 16 << 10
 MAX_PREDICTION_CHARS = 1 << 20
+# Roles whose messages may have no content: calls stand for it, or a call returned nothing.
+MAY_BE_EMPTY = frozenset({"assistant", "tool"})
 # Variables of a template that we set ourselves.
 RESERVED = frozenset({
     "messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "continue_final_message",
@@ -70,6 +72,8 @@ class ChatMessage(BodyModel):
     def _fits_its_role(self) -> ChatMessage:
         if self.role == "tool" and self.tool_call_id is None:
             raise ValueError("a message of the role `tool` needs the `tool_call_id` of its call")
+        if self.content is None and self.role not in MAY_BE_EMPTY:
+            raise ValueError(f"a message of the role `{self.role}` needs `content`")
         if self.role != "assistant" and self.tool_calls:
             raise ValueError("`tool_calls` go with the role `assistant`")
         # Other fields of a message are left to the template, as far as a frame can carry them.

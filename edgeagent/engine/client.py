@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from edgeagent.engine import protocol
+from edgeagent.engine.stream_pacer import StreamPacer
 from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.engine_config import EngineConfig, EngineFacts, EngineHealth
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.step_costs import StepCosts
 from edgeagent.types.unary_requests import Question
-from edgeagent.worker.client import WorkerClient
+from edgeagent.worker.client import OnDeath, WorkerClient
 from edgeagent.worker.reply_stream import ReplyStream
 
 
 class Generation(ReplyStream[TokenChunk]):
-    """The chunks of one request, of all its answers. `facts` is set once its prompts are made."""
+    """The chunks of one request, of all its answers. `facts` is set once its prompts are made. One that
+    `is_live` is read as it is written: tokens that come at once are passed on one after another."""
 
     def __init__(self, client: EngineClient, request_id: int, n_answers: int) -> None:
         super().__init__(request_id, client.cancel)
         self._client = client
         self._n_open = n_answers
         self.facts: PromptFacts | None = None
+        self.is_live = False
 
     @property
     def origin(self) -> tuple[EngineClient, int]:
@@ -49,6 +53,12 @@ class EngineClient(WorkerClient):
     # Called with what the worker measures while it is idle, if its configuration asks for it.
     on_step_costs: Callable[[StepCosts], None] | None = None
 
+    def __init__(
+        self, config: EngineConfig, on_death: OnDeath = lambda client, status: None
+    ) -> None:
+        super().__init__(config, on_death)
+        self._pacer = StreamPacer(self._deliver)
+
     def generate(self, spec: GenerateSpec) -> Generation:
         """Send a request. Raises: EngineDied when the worker has ended."""
         generation = Generation(self, self._new_id(), spec.n_answers)
@@ -70,10 +80,32 @@ class EngineClient(WorkerClient):
 
     def _receive(self, message: Any) -> None:
         if type(message) is protocol.Step:  # asked first: there is one for each token
+            pacer = self._pacer
+            now_s = time.monotonic()  # the clock of the event loop
+            pacer.count(now_s)
+            if message.next_s is not None or pacer.is_holding:
+                pacer.pass_on(
+                    message.chunks, now_s, message.next_s or 0.0, self._is_live, len(self._streams)
+                )
+                return
             for request_id, chunk in message.chunks:
                 self._deliver(request_id, chunk)
         else:
             super()._receive(message)
+
+    def _is_live(self, request_id: int) -> bool:
+        """Whether tokens of a request may be held: other programs need the cores for more than that."""
+        stream = self._streams.get(request_id)
+        is_live = isinstance(stream, Generation) and stream.is_live
+        return is_live and self.config.smooth_streams and not self.limits.n_cores_taken
+
+    def cancel(self, request_id: int) -> None:
+        self._pacer.drop(request_id)
+        super().cancel(request_id)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pacer.flush_all()
+        super().connection_lost(exc)
 
     def _receive_own(self, message: Any) -> None:
         match message:

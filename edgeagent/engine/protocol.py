@@ -59,10 +59,12 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
     facts: PromptFacts
 
 
-class Step(msgspec.Struct, frozen=True, tag="step"):
-    """The new chunks of every sequence after one step: (request id, chunk) pairs."""
+class Step(msgspec.Struct, frozen=True, tag="step", omit_defaults=True):
+    """The new chunks of every sequence after one step: (request id, chunk) pairs. `next_s`, where an answer
+    has several: about how long the next step takes, 0 if nobody knows."""
 
     chunks: list[tuple[int, TokenChunk]]
+    next_s: float | None = None
 
 
 class StepsMeasured(msgspec.Struct, frozen=True, tag="steps_measured"):

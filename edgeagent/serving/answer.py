@@ -103,6 +103,7 @@ class Answer:
         self.call_text: CallText | None = None
         self.tokens: list[int] = []  # of prompt and answer, where the request wants them
         self.prompt_texts: list[str] = []
+        self.is_live = False  # whether it is sent as it comes
         self.on_death: Callable[[str], None] = lambda model_id: None
         self.schema_notes: dict[SchemaNote, None] = {}  # each once, in order of arrival
         question = spec.intent_question
@@ -146,6 +147,8 @@ class Answer:
             self.spec, timeout_s=left_s(deadline_s), is_retry=self.record.origin.is_retry
         )
         self._generation = client.generate(self.spec)  # 7
+        if isinstance(self._generation, Generation):
+            self._generation.is_live = self.is_live
 
     async def take(self) -> list[TokenChunk]:
         """New chunks, at least one; empty at the end. Raises the error that ended the request."""

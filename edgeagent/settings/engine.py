@@ -78,6 +78,11 @@ class EngineSettings(SettingsTable):
         le=1000,
         description="about the least time between two chunks of a stream, longer under load; 0: every token",
     )
+    smooth_streams: bool = Field(
+        default=True,
+        description="pass tokens of a stream that came at once, copied ones and those of a schema, on one "
+        "after another while the next ones are computed; not while other programs use cores",
+    )
     default_max_tokens: int = Field(
         default=1024, ge=1, le=1 << 20, description="max_tokens of a request that gives none"
     )

@@ -114,3 +114,14 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
         return self.finish is None and not (
             self.calls or self.scored or self.confidence or self.told or self.notes or self.tokens
         )
+
+    def and_then(self, more: TokenChunk) -> TokenChunk:
+        """One chunk of two of the same answer. This one is not the last."""
+        return msgspec.structs.replace(
+            more,
+            text=self.text + more.text,
+            reasoning=self.reasoning + more.reasoning,
+            calls=self.calls + more.calls,
+            logprobs=self.logprobs + more.logprobs,
+            scored=self.scored + more.scored,
+        )

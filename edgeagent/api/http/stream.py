@@ -110,6 +110,7 @@ class AnswerResponse:
             context.charge(self._answer.n_tokens)
 
     async def _produce(self, sender: ResponseSender, context: RequestContext) -> None:
+        self._answer.is_live = self._is_stream
         try:
             await self._answer.begin()
             if self._is_stream:

@@ -6,14 +6,15 @@ cores that it computes on, for text that nobody reads that fast. Each answer add
 interval grows with the number of answers: with eight it is twice as long. Chunks can only be sent between two
 steps, and are with the step that ends nearest to the end of the interval: with steps of 38 ms and an interval
 of 40 gaps would otherwise be 76 ms long.
+
+Several tokens of an answer from one step, which were drafted or forced, stay chunks of their own: the daemon
+sends them one after another while the next step is computed (`engine/stream_pacer.py`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-
-import msgspec
 
 from edgeagent.types.answer import TokenChunk
 
@@ -32,6 +33,7 @@ class ChunkBuffer:
         self._chunks: Chunks = []
         self._sent_s = self._asked_s = float("-inf")
         self._is_urgent = False
+        self._n_collected = 0  # chunks of steps before this one
 
     def put(self, request_id: int, chunk: TokenChunk) -> None:
         """Add a chunk. The last chunk of an answer is sent with this step."""
@@ -52,9 +54,19 @@ class ChunkBuffer:
         interval_s = self._interval_s * max(1.0, n_running / FEW_ANSWERS)
         is_due = now - self._sent_s + step_s / 2 >= interval_s
         if n_running == 0 or self._is_urgent or is_due:
-            chunks, self._chunks = merged(self._chunks), []
-            self._sent_s, self._is_urgent = now, False
+            chunks, self._chunks = self._chunks, []
+            if self._n_collected:
+                chunks = merged(chunks)
+            self._sent_s, self._is_urgent, self._n_collected = now, False, 0
             self._emit(chunks)
+        else:
+            self._n_collected = len(self._chunks)
+
+
+def has_bursts(chunks: Chunks) -> bool:
+    """Whether an answer has several chunks of one step."""
+    n = len(chunks)
+    return n > 1 and len({(request_id, chunk.index) for request_id, chunk in chunks}) < n
 
 
 def merged(chunks: Chunks) -> Chunks:
@@ -65,13 +77,6 @@ def merged(chunks: Chunks) -> Chunks:
     for request_id, chunk in chunks:
         key = (request_id, chunk.index)
         if (earlier := found.get(key)) is not None:
-            chunk = msgspec.structs.replace(
-                chunk,
-                text=earlier.text + chunk.text,
-                reasoning=earlier.reasoning + chunk.reasoning,
-                calls=earlier.calls + chunk.calls,
-                logprobs=earlier.logprobs + chunk.logprobs,
-                scored=earlier.scored + chunk.scored,
-            )
+            chunk = earlier.and_then(chunk)
         found[key] = chunk
     return [(request_id, chunk) for (request_id, _), chunk in found.items()]

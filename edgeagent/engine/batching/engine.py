@@ -109,7 +109,7 @@ class Engine:
         self._speculation = speculation
         if config.step_costs is not None:
             speculation.take_costs(config.step_costs)
-        self._outcome = StepOutcome(self._kv, runner, self._chunk_buffer, speculation, self._end)
+        self.outcome = StepOutcome(self._kv, runner, self._chunk_buffer, speculation, self._end)
         self.prefilling: frozenset[Request] = frozenset()
         self._lone_chunk = LoneChunk(clock)
 
@@ -255,7 +255,7 @@ class Engine:
         self._sweep(now)
         self._admission.admit(now)
         unfinished = [seq for seq in self._running if seq.decoder.is_drawing]
-        self._outcome.resume(unfinished, now)
+        self.outcome.resume(unfinished, now)
         plan, ran = self._plan(), None
         if plan.n_tokens and not self._gives_way(plan):
             ran = self._run(plan)
@@ -287,7 +287,7 @@ class Engine:
                 continue
             self._n_steps += 1
             self.chunks.learn(chunk.load, chunk.thread.took_s)
-            self._outcome.advance([(seq, n)], [row], logits, self._clock())
+            self.outcome.advance([(seq, n)], [row], logits, self._clock())
             self.estimate.count(n)
             self.parking.tidy(n, 0)
         return bool(chunks)
@@ -368,7 +368,7 @@ class Engine:
             self._runner.use_adapter(adapter)
             logits = self._runner.run(rows, self._kv.n_used)
         except StepAborted:
-            self._outcome.undo(work)
+            self.outcome.undo(work)
             return None
         except EngineFailed as exc:
             now = self._clock()
@@ -383,7 +383,7 @@ class Engine:
         self._turns.took(adapter)
         now = self._clock()
         self._decoded_s = now if plan.decode else self._decoded_s
-        n_accepted = self._outcome.advance(work, rows, logits, now)
+        n_accepted = self.outcome.advance(work, rows, logits, now)
         return StepRun(load, n_tokens, n_accepted, size, has_prompts, took)
 
     def _learn(self, plan: StepPlan, ran: StepRun) -> None:

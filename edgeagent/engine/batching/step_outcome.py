@@ -16,6 +16,7 @@ from edgeagent.engine.batching.step_runner import Row, Runner
 from edgeagent.engine.batching.time_slices import TimeSlice
 from edgeagent.engine.output.decoder import Draw
 from edgeagent.engine.output.output_parser import Pieces
+from edgeagent.types.answer import TokenChunk
 
 Work = list[tuple[Sequence, int]]  # the sequences of a step, each with the number of its tokens
 
@@ -63,6 +64,14 @@ class StepOutcome:
         self._speculation = speculation
         self._end = end
         self._time_slice = TimeSlice()
+        self._work: Work = []  # of the last step
+
+    @property
+    def next_step_s(self) -> float:
+        """About how long the answers of the last step take in the next one; 0 if that is not known."""
+        n = sum(seq.n_pending for seq, _ in self._work if seq.seq_id is not None)
+        costs = self._speculation.costs
+        return costs.seconds(n) if n and costs.is_known else 0.0
 
     def resume(self, unfinished: list[Sequence], now: float) -> None:
         """Begin the time slice of a step, and continue draws that an earlier one left unfinished."""
@@ -85,6 +94,7 @@ class StepOutcome:
         """Count the cells of the step, and draw for each sequence whose tokens have all been computed.
         Returns how many drafted tokens were drawn."""
         end = n_accepted = 0
+        self._work = work
         for (seq, n), row in zip(work, rows, strict=True):
             assert seq.seq_id is not None
             self._kv.append(seq.seq_id, len(row.tokens))
@@ -125,8 +135,11 @@ class StepOutcome:
 
     def _deliver(self, seq: Sequence, draw: Draw, now: float) -> None:
         """Send the pieces of a draw, and end the answer if the draw does."""
-        pieces, finish, error = draw
+        pieces, finish, error, texts = draw
         if finish is not None:
             self._end(seq, now, finish=finish, pieces=pieces, error=error)
+        elif texts:
+            for text in texts:
+                self._chunk_buffer.put(seq.request.request_id, TokenChunk(seq.index, text))
         elif any(pieces):
             self._chunk_buffer.put(seq.request.request_id, pieces.chunk(seq.index))

@@ -21,11 +21,13 @@ from edgeagent.types.answer import FinishReason, SchemaNote
 
 
 class Draw(NamedTuple):
-    """The new pieces of an answer, and how it ends if it does."""
+    """The new pieces of an answer, and how it ends if it does. `texts`: its text by tokens, where it is text of
+    several and nothing else."""
 
     pieces: Pieces = NOTHING
     finish: FinishReason | None = None
     error: tuple[str, str] | None = None
+    texts: tuple[str, ...] = ()
 
 
 class Decoder(ABC):

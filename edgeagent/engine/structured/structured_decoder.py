@@ -84,6 +84,7 @@ class StructuredDecoder(Decoder):
         self._scores = scores
         self._n_read = 0  # tokens of the answer that were turned into pieces
         self._sent: list[str] = []  # the text of those pieces
+        self._texts: list[str] = []  # of the tokens that were read since the last draw
         self._drawing: Sliced[Draw] | None = None
 
     # --- what the engine sees
@@ -124,6 +125,7 @@ class StructuredDecoder(Decoder):
 
     def _draw(self, logits: np.ndarray[Any, Any], runner: Runner) -> Sliced[Draw]:
         """The next tokens of the answer. The logits are read before it is first left."""
+        self._texts.clear()
         try:
             pieces = self._read(runner)  # what the answer must begin with
             draw = yield from self._end_if_due(pieces, runner)
@@ -150,17 +152,24 @@ class StructuredDecoder(Decoder):
         return self._with_scores(draw, runner)
 
     def _with_scores(self, draw: Draw, runner: Runner) -> Draw:
-        """The draw with the log-probabilities of the tokens that it sends, where they are wanted."""
+        """The draw with the log-probabilities of the tokens that it sends, where they are wanted; else by
+        tokens."""
         if self._scores is not None:
             scored = self._scores.tell(self._index, runner)
             draw = draw._replace(pieces=draw.pieces._replace(scored=scored))
         if self._logprobs is None:
-            return draw
+            return self._with_texts(draw)
         pieces, parser = draw.pieces, self._parser
         passed = parser.passed if parser is not None else None
         is_end = draw.finish is not None or (parser is not None and parser.has_said_all)
         told = self._logprobs.tell(len(pieces.text), passed, is_end=is_end)
         return draw._replace(pieces=pieces._replace(logprobs=tuple(told)))
+
+    def _with_texts(self, draw: Draw) -> Draw:
+        """The draw with the texts of its tokens, if they are all that it says."""
+        texts = tuple(filter(None, self._texts))
+        is_text = draw.pieces == Pieces("".join(texts))
+        return draw._replace(texts=texts) if is_text and len(texts) > 1 else draw
 
     # --- tokens
 
@@ -187,9 +196,12 @@ class StructuredDecoder(Decoder):
                 self._logprobs.hear(self._n_read, piece, marker)
             self._n_read += 1
             if self._parser is None:
-                pieces = pieces.and_then(Pieces(self._text.push(piece)))
+                self._texts.append(self._text.push(piece))
+                pieces = pieces.and_then(Pieces(self._texts[-1]))
                 continue
-            pieces = pieces.and_then(self._parser.push(token, piece))
+            new = self._parser.push(token, piece)
+            self._texts.append(new.text)
+            pieces = pieces.and_then(new)
             for name, arguments in self._parser.finished_calls():
                 constraint = self._constraint or self._later
                 assert constraint is not None, "only a grammar makes calls"

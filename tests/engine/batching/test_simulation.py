@@ -85,3 +85,10 @@ def test_jobs_share_the_cores_and_end_in_their_time():
     assert machine.now_s == pytest.approx(3.5) and not machine.is_running(second)
     machine.compute(3.0, 1)  # beside one chunk, for two seconds
     assert machine.now_s == pytest.approx(6.5) and not machine.is_running(first)
+
+
+def test_dialogues_that_go_on_together_have_no_gaps_but_the_one_before_they_begin():
+    costs = device_costs("zen4 q4_1")
+    found = figures(replayed(dialogues(3, 24), costs, POLICIES["threads of their own"]))
+    eight_s = costs.step_s[8] + STEP_S + 8 * ANSWER_S
+    assert found["gap_p95_s"] < 1.5 * eight_s < found["gap_max_s"] < 1.6

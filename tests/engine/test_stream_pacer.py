@@ -170,7 +170,9 @@ def test_who_leaves_is_passed_nothing_more_and_a_dead_engine_holds_nothing(loop:
 
 def test_answers_of_one_request_wait_apart(loop: Loop):
     reader = Reader(loop, {1})
-    chunks = [(1, TokenChunk(index, text)) for index, text in [(0, "a"), (0, "b"), (1, "x"), (1, "y")]]
+    chunks = [
+        (1, TokenChunk(index, text)) for index, text in [(0, "a"), (0, "b"), (1, "x"), (1, "y")]
+    ]
     reader.pacer.pass_on(chunks, 0.0, 0.04, lambda n: True, 1)
     end = [(1, TokenChunk(0, "c", finish="stop"))]
     reader.pacer.pass_on(end, 0.0, 0.04, lambda n: True, 1)

@@ -50,6 +50,7 @@ class Harness:
         )  # as llama.py has it
         self.now = 0.0
         self.texts: dict[tuple[int, int], str] = defaultdict(str)
+        self.n_chunks: dict[tuple[int, int], int] = defaultdict(int)
         self.ends: dict[tuple[int, int], TokenChunk] = {}
         self.refused: dict[int, Exception] = {}
         self.forgotten: list[int] = []
@@ -74,6 +75,7 @@ class Harness:
             key = (request_id, chunk.index)
             assert key not in self.ends, "nothing comes after the end"
             self.texts[key] += chunk.text
+            self.n_chunks[key] += 1
             self.logprobs[key] += chunk.logprobs
             if chunk.scored:
                 assert key not in self.scored, "they come once"

@@ -311,3 +311,12 @@ def test_a_search_survives_that_its_answer_is_preempted(_one_piece_a_step):
                 one.engine._preempt(running[0])
                 n_preempted += 1
     assert n_preempted == 3 and harness.tokens(1) == quick.tokens(1)
+
+
+def test_the_tokens_of_a_draw_are_chunks_of_their_own():
+    """They go to the reader one after another while the forced ones are computed."""
+    harness = Formed(stream_interval_ms=0)
+    harness.ask(1, [5, 6, 7], 100, Grammar())
+    harness.finish()
+    said, _ = reference([5, 6, 7], 100, Grammar())
+    assert harness.n_chunks[1, 0] > 0.7 * len(said) > len(harness.runner.steps)

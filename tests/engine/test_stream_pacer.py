@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -107,7 +108,7 @@ def test_pieces_have_a_least_distance(loop: Loop):
     assert reader.at()[0] == (100, "a")
     assert reader.at()[-1][0] <= 133
     times = [at_ms for at_ms, _ in reader.at()]
-    assert min(b - a for a, b in zip(times, times[1:], strict=False)) >= 1e3 * LEAST_GAP_S
+    assert min(b - a for a, b in itertools.pairwise(times)) >= 1e3 * LEAST_GAP_S
 
 
 def test_tokens_of_steps_that_follow_go_on_behind_those_that_wait(loop: Loop):
@@ -122,7 +123,7 @@ def test_tokens_of_steps_that_follow_go_on_behind_those_that_wait(loop: Loop):
     reader.step(at_ms + 10, {1: "!"}, finish="stop")
     assert reader.text == sent + "!"
     times = [at_ms for at_ms, _ in reader.at() if at_ms >= 100]
-    assert max(b - a for a, b in zip(times, times[1:], strict=False)) <= 20
+    assert max(b - a for a, b in itertools.pairwise(times)) <= 20
     assert reader.at()[-1] == (at_ms + 10, "!")  # the end waits for nothing
 
 

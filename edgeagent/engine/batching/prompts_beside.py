@@ -26,8 +26,8 @@ PAUSE_S = 0.05
 # And answers that have just begun, for prompts that came with them. Readers of their first tokens wait no
 # longer for the next one than those of the last prompt for their first; steps of one or two answers beside
 # prompts would take a third of the cores from these. 8 chats at once have their last first token after 0.91 s
-# and not 1.03, gaps p95 46 and not 85 ms; with 1.5 s in place of 0.6 dialogues of 8 clients have p95 gaps of 46
-# and not 157 ms, and TTFT p95 1.88 and not 2.03 s (simulated, SmolLM2-135M Q4_1, 2 cores of a Zen 4).
+# and not 1.03, gaps p95 46 and not 85 ms; with 1.5 s in place of 0.6 dialogues of 8 clients have gaps p95 of
+# 46 and not 157 ms, and TTFT p95 1.88 and not 2.03 s (simulated, SmolLM2-135M Q4_1, 2 cores of a Zen 4).
 BEGINNING_PAUSE_S = 1.5
 NOTHING: array[int] = array("i")
 

@@ -21,8 +21,8 @@ from edgeagent.types.answer import FinishReason, SchemaNote
 
 
 class Draw(NamedTuple):
-    """The new pieces of an answer, and how it ends if it does. `texts`: its text by tokens, where it is text of
-    several and nothing else."""
+    """The new pieces of an answer, and how it ends if it does. `texts`: those of its tokens, where
+    it is text of several and nothing else."""
 
     pieces: Pieces = NOTHING
     finish: FinishReason | None = None

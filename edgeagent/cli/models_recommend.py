@@ -141,17 +141,21 @@ def rates_of(reference: ReferenceMachine) -> Rates:
     return Rates(reference.memory_gb_per_s * 1e9, reference.gemm_gflop_per_s)
 
 
-def rates_here(here: Configuration) -> tuple[Rates, str]:
+def rates_here(here: Configuration, *, times_types_twice: bool = False) -> tuple[Rates, str]:
     """Rates of this machine with the threads of its profile, and where they come from.
 
     What `doctor --measure` or the daemon's first idle minute has kept, with the pace of the model that
     was measured; else the machine alone is measured now, for some seconds. The profile's typical
-    machine where measuring brings nothing.
+    machine where measuring brings nothing. `times_types_twice`: tensor types are measured once more, and
+    the higher figures count.
     """
     benchmark = DeviceBenchmark(here.device, here.settings.state_dir)
     kept = benchmark.kept()
     found = kept or measure(here.device, limit_s=MEASURE_LIMIT_S)
-    rates = rates_measured(here, found, tensor_rates_of(here, benchmark))
+    types = tensor_rates_of(here, benchmark)
+    if times_types_twice:
+        types = benchmark.run_tensors(n_threads_of(here), _no_progress, before=types)
+    rates = rates_measured(here, found, types)
     if rates is None:
         return rates_of(reference_device(here.profile)), "the profile: measuring brought no result"
     if kept is None:

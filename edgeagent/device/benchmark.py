@@ -23,7 +23,12 @@ from edgeagent.device.measurement import Measurement
 from edgeagent.device.measurement_store import MeasurementStore, fingerprint
 from edgeagent.device.probe import Device
 from edgeagent.device.step_cost_store import StepCostStore
-from edgeagent.device.tensor_rates import TensorRates, TensorRateStore, measure_tensors
+from edgeagent.device.tensor_rates import (
+    TensorRates,
+    TensorRateStore,
+    least_disturbed,
+    measure_tensors,
+)
 from edgeagent.types.measurement import ModelMeasurement
 from edgeagent.worker import spawn
 
@@ -76,13 +81,17 @@ class DeviceBenchmark:
         return self._tensors.load(n_threads)
 
     def run_tensors(
-        self, n_threads: int, progress: Progress, stop: StopSignal | None = None
-    ) -> TensorRates:
-        """Measure the speed of tensor types and store it; blocks for about 8 s."""
+        self, n_threads: int, progress: Progress, stop: StopSignal | None = None, *,
+        before: TensorRates | None = None,
+    ) -> TensorRates:  # fmt: skip
+        """Measure the speed of tensor types and store it; blocks for about 8 s. Higher figures of `before`
+        stay."""
         stop = stop or StopSignal()
         found = measure_tensors(
             self._device, n_threads, limit_s=TENSORS_LIMIT_S, progress=progress, watch=stop.watch
         )
+        if before is not None:
+            found = least_disturbed(before, found)
         if found.rates and not stop.is_set:
             with contextlib.suppress(OSError):  # the result can still be used
                 self._tensors.save(found)

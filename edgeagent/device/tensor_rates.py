@@ -44,6 +44,20 @@ class TensorRates(msgspec.Struct, frozen=True):
     rates: dict[str, TensorRate]
 
 
+def least_disturbed(one: TensorRates, other: TensorRates) -> TensorRates:
+    """The higher figures of two measurements, since whatever else the machine does makes them lower."""
+    rates = {
+        kind: TensorRate(
+            max(rate.decode for rate in both),
+            max(rate.prefill for rate in both),
+            both[-1].is_repacked,
+        )
+        for kind in one.rates | other.rates
+        if (both := [each.rates[kind] for each in (one, other) if kind in each.rates])
+    }
+    return TensorRates(other.measured_utc_ms, other.n_threads, rates)
+
+
 class TensorRateStore:
     """Rates in `directory`/tensor_rates.json. Any thread.
 

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from edgeagent.device.probe import probe
-from edgeagent.device.tensor_rates import TensorRates, TensorRateStore, measure_tensors
+from edgeagent.device.tensor_rates import (
+    TensorRates,
+    TensorRateStore,
+    least_disturbed,
+    measure_tensors,
+)
 from edgeagent.types.measurement import TensorRate
 
 FOUND = TensorRates(1, 2, {"Q4_0": TensorRate(1e9, 3e9, True)})
@@ -21,6 +26,13 @@ def test_rates_are_kept_for_one_device_and_number_of_threads(tmp_path: Path):
     store.save(more)
     assert (store.load(2), store.load(4), store.load(1)) == (FOUND, more, None)
     assert TensorRateStore(tmp_path / "state", "another").load(2) is None
+
+
+def test_of_two_measurements_the_higher_figures_stay():
+    again = TensorRates(5, 2, {"Q4_0": TensorRate(2e9, 1e9, True), "Q8_0": TensorRate(1e9, 1e9)})
+    found = least_disturbed(FOUND, again)
+    assert found.rates == {"Q4_0": TensorRate(2e9, 3e9, True), "Q8_0": TensorRate(1e9, 1e9)}
+    assert (found.measured_utc_ms, found.n_threads) == (5, 2)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b"\xff" * 20])

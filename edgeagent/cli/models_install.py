@@ -13,7 +13,13 @@ from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.model_reference import HubReference, Reference, read_reference
 from edgeagent.catalog.recommendation import Requirements
 from edgeagent.cli.models_recommend import TASKS, best_here
-from edgeagent.cli.models_requantize import AUTO, NEVER, checked_type, offer_requantization
+from edgeagent.cli.models_requantize import (
+    AUTO,
+    MIXTURE_MINUTES,
+    NEVER,
+    checked_type,
+    offer_requantization,
+)
 from edgeagent.cli.shared.chat_template_report import given_template, warning_of
 from edgeagent.cli.shared.configured_library import catalog_of, library_of
 from edgeagent.cli.shared.options import configured, settings_options
@@ -64,6 +70,11 @@ from edgeagent.errors import InstallFailed
     help="Measure the KL divergence on this text (UTF-8, or chats in JSON lines); default: one about "
     "edgeagent.",
 )  # fmt: skip
+@click.option(
+    "--requantize-minutes", type=click.FloatRange(0, 600), default=MIXTURE_MINUTES, show_default=True,
+    help="With auto and best: how long the matrices are probed, at most, for a mixture of types; the fewer "
+    "minutes, the more layers are probed together. 0: no mixture.",
+)  # fmt: skip
 @settings_options
 def install(
     config: Path | None,
@@ -77,6 +88,7 @@ def install(
     force: bool = False,
     requantize: str = NEVER,
     requantize_text: Path | None = None,
+    requantize_minutes: float = MIXTURE_MINUTES,
     **flags: Any,
 ) -> None:
     """Install MODEL: an id of the catalog; a GGUF file or a directory with one; https://.../NAME.gguf; or a
@@ -137,7 +149,9 @@ def install(
     click.echo(f"sha256 {done.sha256}")
     if (warning := warning_of(done)) is not None:
         click.echo(warning, err=True)
-    offer_requantization(here, library, done, requantize, requantize_text, chat_template)
+    offer_requantization(
+        here, library, done, requantize, requantize_text, chat_template, requantize_minutes
+    )
 
 
 def _check_options(

@@ -15,11 +15,13 @@ import click
 from edgeagent.catalog.chat_template import ChatTemplate
 from edgeagent.catalog.exclusive_lock import exclusive_lock
 from edgeagent.catalog.gguf.ggml_types import FILE_TYPES
+from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.installation import UNKNOWN
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.model_ids import folder_name
 from edgeagent.catalog.model_library import Library
+from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.cli.models_recommend import rates_here, rates_kept
 from edgeagent.cli.shared.configured_library import catalog_of
 from edgeagent.cli.shared.measured_rates import n_threads_of
@@ -31,10 +33,13 @@ from edgeagent.durable import way_out
 from edgeagent.errors import EdgeAgentError, InstallFailed
 
 if TYPE_CHECKING:
-    from edgeagent.optimize.evaluate import EvaluationOptions
-    from edgeagent.optimize.requantization import Forecast, RequantizedFile
+    from edgeagent.optimize.evaluate import EvaluationOptions, Tell
+    from edgeagent.optimize.requantization import Forecast, RequantizedFile, Trials
 
 NEVER, AUTO, BEST = "never", "auto", "best"
+MIXTURE_MINUTES = 3.0
+# Bytes of memory for each weight while a mixture is looked for: float16, and what was altered once more.
+PROBE_BYTES = 4
 
 
 def checked_type(wanted: str) -> str:
@@ -49,12 +54,14 @@ def checked_type(wanted: str) -> str:
 
 def offer_requantization(
     here: Configuration, library: Library, model: InstalledModel, wanted: str,
-    text: Path | None, template: ChatTemplate | None,
+    text: Path | None, template: ChatTemplate | None, minutes: float = MIXTURE_MINUTES,
 ) -> InstalledModel:  # fmt: skip
     """Make the model faster if the user wants that. Returns what is installed then.
 
-    `wanted`: "never"; "auto" offers the fastest type within the bound of the divergence, at a terminal, and
+    `wanted`: "never"; "auto" offers the fastest file within the bound of the divergence, at a terminal, and
     elsewhere says what it would offer; "best" makes that without a question; or a type, which is made.
+    `minutes` are spent on probing the matrices for a mixture of types at most; with 0 only files of one type
+    are made.
 
     Raises: InstallFailed where a type was named and cannot be had; what was installed stays.
     """
@@ -68,7 +75,7 @@ def offer_requantization(
     if wanted not in (AUTO, BEST):
         return _made(here, library, model, wanted.upper(), text, template)
     try:
-        return _offered(here, library, model, wanted, text, template)
+        return _offered(here, library, model, wanted, text, template, minutes)
     except EdgeAgentError as exc:  # the model is installed, and that is what was asked for
         click.echo(f"No faster tensor type is offered: {exc.message}", err=True)
         return model
@@ -82,14 +89,14 @@ def _is_plain_text_model(here: Configuration, model: InstalledModel) -> bool:
 
 def _offered(
     here: Configuration, library: Library, model: InstalledModel, wanted: str, text: Path | None,
-    template: ChatTemplate | None,
+    template: ChatTemplate | None, minutes: float,
 ) -> InstalledModel:  # fmt: skip
-    from edgeagent.optimize.requantization import each_tried, forecasts, is_good, worthwhile
+    from edgeagent.optimize.requantization import forecasts, worthwhile
 
     asks = wanted == AUTO and sys.stdin.isatty() and sys.stderr.isatty()
     only_tells = wanted == AUTO and not asks
     # Installing should not take longer for a remark: what was measured when idle is enough for it.
-    rates = rates_kept(here) if only_tells else rates_here(here)[0]
+    rates = rates_kept(here) if only_tells else rates_here(here, times_types_twice=True)[0]
     if rates is None or not rates.tensors:
         if wanted == BEST:
             click.echo(
@@ -120,26 +127,20 @@ def _offered(
     click.echo(told, err=True)
     n, each_s = len(worth), round(best.trial_s + 10, -1)
     least = f"{n} types are" if n > 1 else "One type is"
-    plan = f"{least} worth a try, about {each_s:.0f} s each, until one loses little enough."
+    plan = f"{least} worth a try, about {each_s:.0f} s each, fastest first, until one loses little enough."
+    if minutes:
+        plan = (
+            f"A mixture of types is looked for, in about {minutes + 0.5:.1f} minutes. If none is fast and "
+            f"loses little, {plan[0].lower()}{plan[1:]}"
+        )
     if asks and not click.confirm(f"{plan} Make them and measure what they lose?", err=True):
         return model
     if not asks:
-        click.echo(f"{plan} They are made and measured, fastest first.", err=True)
+        click.echo(plan, err=True)
     bound = here.settings.models.requantize_divergence
-    expected = {one.file_type: one for one in worth}
     with _workspace(library, model) as folder:
-
-        async def first_good() -> RequantizedFile | None:
-            with timed_progress() as tell:
-                options = _options(here, text)
-                kinds = [one.file_type for one in worth]
-                async for made in each_tried(model.path, folder, kinds, options, bound, tell):
-                    click.echo(_figures(made, model, expected[made.file_type]), err=True)
-                    if is_good(made):
-                        return made
-            return None
-
-        good = asyncio.run(first_good())
+        best_of = _best_file(here, model, folder, worth, rates, text, minutes)
+        good = asyncio.run(best_of)
         if good is None:
             click.echo(
                 f"None is faster within the bound of {bound:g} (models.requantize_divergence).",
@@ -150,6 +151,75 @@ def _offered(
         if asks and not click.confirm(question, err=True):
             return model
         return _installed(here, library, model, good, template)
+
+
+async def _best_file(
+    here: Configuration, model: InstalledModel, folder: Path, worth: Sequence[Forecast], rates: Rates,
+    text: Path | None, minutes: float,
+) -> RequantizedFile | None:  # fmt: skip
+    """A mixture of types, which has the types of the others where these save most; else the first type that
+    is good."""
+    from edgeagent.optimize.mixture_trials import MOST_MIXTURES
+    from edgeagent.optimize.requantization import Trials, each_tried, is_good
+
+    bound, expected = (
+        here.settings.models.requantize_divergence,
+        {one.file_type: one for one in worth},
+    )
+    n_files = MOST_MIXTURES if minutes else len(worth)
+    with timed_progress() as tell:
+        trials = Trials(model.path, folder, _options(here, text), bound, n_files, tell)
+        if minutes:
+            mixture = await _mixture(here, trials, rates, model, minutes, tell)
+            if mixture is not None and is_good(mixture):
+                return mixture
+            trials.expect(len(worth))
+        async for made in each_tried(trials, [one.file_type for one in worth]):
+            click.echo(_figures(made, model, expected[made.file_type]), err=True)
+            if is_good(made):
+                return made
+    return None
+
+
+async def _mixture(
+    here: Configuration,
+    trials: Trials,
+    rates: Rates,
+    model: InstalledModel,
+    minutes: float,
+    tell: Tell,
+) -> RequantizedFile | None:
+    """The fastest mixture that was found within the bound, timed."""
+    from edgeagent.optimize.faster_mixture import measured_costs
+    from edgeagent.optimize.mixture_trials import forecast_of_mixture, mixtures_tried
+    from edgeagent.optimize.requantization import ANSWER_TOKENS, PROMPT_TOKENS
+
+    need = PROBE_BYTES * inspect_apart(model.path).n_params
+    if need > here.budget.n_bytes:
+        click.echo(
+            f"No mixture of types is made: probing the matrices takes {megabytes(need)} of memory, and the "
+            f"budget for models is {megabytes(here.budget.n_bytes)}.",
+            err=True,
+        )
+        return None
+    costs = await measured_costs(
+        model.path, trials.folder, rates, trials.options, trials.bound, limit_s=60 * minutes, tell=tell,
+        n_prompt=PROMPT_TOKENS, n_answer=ANSWER_TOKENS,
+    )  # fmt: skip
+    if costs is None:
+        click.echo(
+            f"No mixture of types is made: {minutes:g} minutes (--requantize-minutes) or the text do not "
+            "suffice to probe the matrices.",
+            err=True,
+        )
+        return None
+    async for made in mixtures_tried(trials, costs):
+        expected = forecast_of_mixture(model.path, rates, made.path)
+        click.echo(_figures(made, model, expected), err=True)
+        if made.is_timed:
+            return made
+    click.echo(f"No mixture of types was found within {trials.bound:g} nats.", err=True)
+    return None
 
 
 def _why_none(found: Sequence[Forecast], model: InstalledModel) -> str:
@@ -251,6 +321,16 @@ def _figures(made: RequantizedFile, model: InstalledModel, expected: Forecast | 
     )
 
 
+def _in_short(made: RequantizedFile) -> str:
+    """The figures of an installed file, for its record."""
+    divergence = made.figures.divergence
+    assert divergence is not None
+    return (
+        f"prompts {made.prefill_gain:.2f} times, answers {made.decode_gain:.2f} times as fast on this "
+        f"device, KL divergence {divergence.mean:.4f} ± {divergence.error:.4f} nats"
+    )
+
+
 def quant_of(model: InstalledModel) -> str:
     """The type of an installed file, for messages."""
     return "its own type" if model.quant in ("", UNKNOWN) else model.quant
@@ -262,13 +342,13 @@ def _installed(
 ) -> InstalledModel:  # fmt: skip
     with byte_progress() as progress:
         done = installing.install_requantized(
-            model, library, made.path, made.file_type, trial=trial_load, template=template,
-            progress=progress,
+            model, library, made.path, made.file_type, _in_short(made), trial=trial_load,
+            template=template, progress=progress,
         )  # fmt: skip
     is_known = model.id in catalog_of(here.settings)
     back = f"{model.id} --requantize never" if is_known else "SOURCE --requantize never"
     click.echo(
-        f"{done.id} is {done.quant} now ({megabytes(done.size_bytes)}). `edgeagent models install {back}` "
-        f"brings {quant_of(model)} back."
+        f"{done.id} is {done.quant} now ({megabytes(done.size_bytes)}): {_in_short(made)}. `edgeagent models "
+        f"install {back}` brings {quant_of(model)} back."
     )
     return done

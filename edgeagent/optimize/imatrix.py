@@ -66,7 +66,7 @@ async def collect(
         matrix.n_chunks_in_all = len(chunks)
         tell("importance", matrix.n_chunks, len(chunks))
         for chunk in chunks[matrix.n_chunks :]:
-            await _add(matrix, client, chunk)
+            await add_chunk(matrix, client, chunk)
             tell("importance", 1, len(chunks))
             if matrix.n_chunks % SAVE_EVERY == 0 or matrix.is_complete:
                 # Rounded as in the file, so that a run that goes on from it has the same sums.
@@ -76,7 +76,8 @@ async def collect(
     return matrix
 
 
-async def _add(matrix: ImportanceMatrix, client: ScoringClient, chunk: Chunk) -> None:
+async def add_chunk(matrix: ImportanceMatrix, client: ScoringClient, chunk: Chunk) -> None:
+    """Add the activations of a chunk to the sums. `client`: a worker with open weights."""
     found = await client.importance(chunk.tokens)
     for name, data in found.columns.items():
         values = np.frombuffer(data, np.float32).astype(np.float64)

@@ -36,7 +36,7 @@ LEAST_SOURCE_BITS = 4.0
 class QuantizeJob(msgspec.Struct, frozen=True):
     """What the child is told: make `target` by the first recipe, or only plan all of them.
 
-    `importance`: the path of a matrix.
+    `importance`: the path of a matrix. `columns`: one in memory, float32 [n_columns] by tensor.
     """
 
     source: str
@@ -44,6 +44,7 @@ class QuantizeJob(msgspec.Struct, frozen=True):
     recipes: list[Recipe]
     importance: str | None
     n_threads: int = 1
+    columns: dict[str, bytes] = {}
 
 
 class QuantizeResult(msgspec.Struct, frozen=True):
@@ -67,9 +68,11 @@ def quantize(
     recipe: Recipe,
     *,
     importance: Path | None = None,
+    columns: Mapping[str, bytes] | None = None,
     n_threads: int = 0,
 ) -> Recipe:
     """Write `target` by a recipe, in one step. Returns the recipe with the digests of what it was made of.
+    `columns`: an importance matrix in memory, in place of a file: float32 [n_columns] by tensor.
 
     Raises: InvalidParameter for another source or matrix than the recipe's, a source of too few bits, a full
     disk, a target that is the source or no file, or another process that writes the same file;
@@ -90,7 +93,7 @@ def quantize(
             f"{str(recipe.importance_sha256)[:16]}...: give it by --imatrix."
         )
     with partial_file(target, source) as partial:
-        made = _child(source, partial, [recipe], importance, n_threads)
+        made = _child(source, partial, [recipe], importance, n_threads, columns or {})
     return replace(
         recipe, source_name=source.name, source_sha256=digest, importance_sha256=matrix,
         llama_cpp=made.llama_cpp,
@@ -172,11 +175,12 @@ def padded(n: int) -> int:
 
 
 def _child(
-    source: Path, target: Path | None, recipes: list[Recipe], importance: Path | None, n_threads: int = 1
+    source: Path, target: Path | None, recipes: list[Recipe], importance: Path | None, n_threads: int = 1,
+    columns: Mapping[str, bytes] | None = None,
 ) -> QuantizeResult:  # fmt: skip
     job = QuantizeJob(
         str(source.absolute()), str(target.absolute()) if target else None, recipes,
-        str(importance.absolute()) if importance else None, n_threads,
+        str(importance.absolute()) if importance else None, n_threads, dict(columns or {}),
     )  # fmt: skip
     done = spawn.run(CHILD, input=msgspec.json.encode(job), stdin=None, capture_output=True)
     if done.returncode == -signal.SIGKILL:

@@ -37,7 +37,9 @@ def run(job: QuantizeJob) -> QuantizeResult:
     for recipe in job.recipes:
         names = renamed_layers(header, recipe.dropped_layers)
         recipe.check_names(names.values(), layers_of(header))
-    columns = read_imatrix(Path(job.importance)).columns() if job.importance else {}
+    columns = {name: np.frombuffer(data, np.float32) for name, data in job.columns.items()}
+    if job.importance:
+        columns = read_imatrix(Path(job.importance)).columns()
     hows = [
         Quantization(
             r.file_type, r.tensors, weighted(columns, header, r), r.dropped_layers, job.n_threads

@@ -1,16 +1,17 @@
 """Which tensor types would make an installed model faster on this device, and what that costs in quality.
 
-    forecasts   by the measured rates of tensor types (`device/tensor_rates.py`), before any file is made
-    worthwhile  those that are fast enough, fastest first
-    each_tried  these: each file is made and its KL divergence to its source measured, as far as it takes to
-                see that it is above the bound; if it is not, both are timed
-    tried       the same of one type
+    forecasts       by the measured rates of tensor types (`device/tensor_rates.py`), before any file is made
+    worthwhile      those that are fast enough, fastest first
+    each_tried      these: each file is made and its KL divergence to its source measured, as far as it
+                    takes to see that it is above the bound; if it is not, both are timed
+    tried           the same of one type
 
 The divergence is to the file that is there. What that one lost against the original weights comes on top.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,6 +81,13 @@ class RequantizedFile:
         return self.figures.divergence.mean
 
     @property
+    def surely_within(self) -> float:
+        """The mean and two standard errors: a mixture that is fitted to the bound is as often above it as
+        below it otherwise."""
+        assert self.figures.divergence is not None
+        return self.divergence + 2 * self.figures.divergence.error
+
+    @property
     def is_timed(self) -> bool:
         return bool(self.figures.runs)
 
@@ -114,18 +122,34 @@ def forecasts(
     Raises: GGUFRefused, ModelUnusable; InvalidParameter for a split file.
     """
     header, shape = read_header(source), from_facts(inspect_apart(source))
+    recipes = planned(source, [Recipe(kind) for kind in kinds])
+    found = [
+        _forecast(header, shape, rates, kind, types)
+        for kind, types in zip(kinds, recipes, strict=True)
+    ]
+    within = [one for one in found if one.size_bytes <= most_bytes]
+    return sorted(within, key=lambda one: -one.request_gain)
+
+
+def _forecast(
+    header: Header, shape: ModelShape, rates: Rates, file_type: str, types: Mapping[str, str]
+) -> Forecast:
     before = _rates_of(shape, rates)
-    found = []
-    for kind, types in zip(kinds, planned(source, [Recipe(k) for k in kinds]), strict=True):
-        prefill, decode = _rates_of(_with_types(shape, header, types), rates)
-        size = predicted_bytes(header, types)
-        if size <= most_bytes:
-            gain = _seconds(*before) / _seconds(prefill, decode)
-            trial_s = TEXT_CHUNKS * PROMPT_TOKENS * (1 / before[0] + 1 / prefill)
-            found.append(
-                Forecast(kind, size, prefill / before[0], decode / before[1], gain, trial_s)
-            )
-    return sorted(found, key=lambda one: -one.request_gain)
+    prefill, decode = _rates_of(_with_types(shape, header, types), rates)
+    return Forecast(
+        file_type,
+        predicted_bytes(header, types),
+        prefill / before[0],
+        decode / before[1],
+        _seconds(*before) / _seconds(prefill, decode),
+        TEXT_CHUNKS * PROMPT_TOKENS * (1 / before[0] + 1 / prefill),
+    )
+
+
+def forecast_of(source: Path, rates: Rates, file_type: str, types: Mapping[str, str]) -> Forecast:
+    """What a file of these types would bring."""
+    header, shape = read_header(source), from_facts(inspect_apart(source))
+    return _forecast(header, shape, rates, file_type, types)
 
 
 def worthwhile(found: Sequence[Forecast]) -> list[Forecast]:
@@ -142,49 +166,70 @@ async def tried(
     Raises: InvalidParameter for a type that does not exist, a source of too few bits, a full disk or an
     unusable text; GGUFRefused, ModelUnusable.
     """
-    check_source(source)
-    trials = _Trials(source, folder, options, most_divergence, 1, tell)
-    return await trials.made(file_type, await trials.reference())
+    return await Trials(source, folder, options, most_divergence, 1, tell).made(file_type)
 
 
-async def each_tried(
-    source: Path, folder: Path, file_types: Sequence[str], options: EvaluationOptions,
-    most_divergence: float, tell: Tell = lambda what, n, total: None,
-) -> AsyncIterator[RequantizedFile]:  # fmt: skip
+async def each_tried(trials: Trials, file_types: Sequence[str]) -> AsyncIterator[RequantizedFile]:
     """These types, one after another. Before the next one is made, the file is removed. Raises as `tried`."""
-    check_source(source)
-    trials = _Trials(source, folder, options, most_divergence, len(file_types), tell)
-    known = await trials.reference()
     for kind in file_types:
-        made = await trials.made(kind, known)
+        made = await trials.made(kind)
         yield made
         made.path.unlink(missing_ok=True)
 
 
-class _Trials:
-    """How types of one source are tried; `tell` hears of every step, so that the time left can be shown."""
+class Trials:
+    """How files of one source are made and measured beside it; `tell` hears of every step, so that the time
+    left can be shown. `n_files`: how many there may be."""
 
     def __init__(
-        self, source: Path, folder: Path, options: EvaluationOptions, bound: float, n_types: int, tell: Tell
+        self, source: Path, folder: Path, options: EvaluationOptions, bound: float, n_files: int, tell: Tell
     ) -> None:  # fmt: skip
-        self._source, self._folder = source, folder
-        self._options, self._bound = options, bound
-        self._n_types, self._tell = n_types, tell
+        check_source(source)
+        self.source, self.folder = source, folder
+        self.options, self.bound = options, bound
+        self._n_files, self._tell = n_files, tell
         self._figures = model_file(source)
         self._n_chunks = options.max_chunks or 1
+        self._known: Reference | None = None
+        self._n_made = 0
 
     async def reference(self) -> Reference:
         """The predictions of the source, which all files are compared with."""
-        async with scoring_worker(self._options.config(self._source, is_scoring=True)) as client:
-            chunks = await self._options.chunks_of(client)
-            self._n_chunks = len(chunks)
-            known = await reference_of(client, chunks, self._step)
-        self._figures = replace(self._figures, perplexity=perplexity(known.nll))
-        return known
+        if self._known is None:
+            config = self.options.config(self.source, is_scoring=True)
+            async with scoring_worker(config) as client:
+                chunks = await self.options.chunks_of(client)
+                self._n_chunks = len(chunks)
+                self._known = await reference_of(client, chunks, self._step)
+            self._figures = replace(self._figures, perplexity=perplexity(self._known.nll))
+        return self._known
 
-    async def made(self, kind: str, known: Reference) -> RequantizedFile:
-        target, options = self._folder / f"{kind}.gguf", self._options
-        quantize(self._source, target, Recipe(kind), n_threads=options.n_threads)
+    async def made(self, kind: str) -> RequantizedFile:
+        """A file of one type and its divergence; one within the bound is timed."""
+        found = await self.scored(kind)
+        return found if found.divergence > self.bound else await self.timed(found)
+
+    def expect(self, n_files: int) -> None:
+        """So many more files may be made."""
+        self._n_files = self._n_made + n_files
+
+    async def scored(
+        self, kind: str, recipe: Recipe | None = None, columns: Mapping[str, bytes] | None = None,
+        *, is_scored_whole: bool = False,
+    ) -> RequantizedFile:  # fmt: skip
+        """A file of one type, or by a recipe and an importance matrix (`columns`), and its divergence, which
+        is not measured to the end where it is surely above the bound, unless `is_scored_whole`: chunks of a
+        text differ by more than the tokens of one do."""
+        known = await self.reference()
+        self._n_made += 1
+        target, options = self.folder / f"{self._n_made}-{kind}.gguf", self.options
+        quantize(
+            self.source,
+            target,
+            recipe or Recipe(kind),
+            columns=columns,
+            n_threads=options.n_threads,
+        )
         self._step()
         n_scored = 0
 
@@ -194,22 +239,26 @@ class _Trials:
             self._step()
 
         async with scoring_worker(options.config(target, is_scoring=True)) as client:
-            found = await compared(client, model_file(target), known, scored, self._bound)
+            bound = math.inf if is_scored_whole else self.bound
+            found = await compared(client, model_file(target), known, scored, bound)
         made = RequantizedFile(target, kind, self._figures, found)
-        if made.divergence > self._bound:
+        if made.divergence > self.bound:
             self._step(self._n_chunks - n_scored + 2 * options.n_runs)
-            return made
-        for _ in range(options.n_runs):
-            before = await time_model(self._source, options)
+        return made
+
+    async def timed(self, made: RequantizedFile) -> RequantizedFile:
+        """With the speed of the file and of its source, timed in turn."""
+        for _ in range(self.options.n_runs):
+            before = await time_model(self.source, self.options)
             self._step()
-            after = await time_model(target, options)
+            after = await time_model(made.path, self.options)
             self._step()
             made = made.timed(before, after)
         return made
 
     def _step(self, n: int = 1) -> None:
-        of_a_type = 1 + self._n_chunks + 2 * self._options.n_runs
-        self._tell("types", n, self._n_chunks + self._n_types * of_a_type)
+        of_a_file = 1 + self._n_chunks + 2 * self.options.n_runs
+        self._tell("types", n, self._n_chunks + self._n_files * of_a_file)
 
 
 def is_good(made: RequantizedFile) -> bool:

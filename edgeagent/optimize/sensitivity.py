@@ -102,8 +102,10 @@ async def measure_costs(
     groups: Sequence[TensorGroup],
     journal: Journal,
     tell: Tell = lambda what, n, total: None,
+    *,
+    kinds: Mapping[str, Sequence[str]] | None = None,
 ) -> list[TensorCosts]:
-    """Probe every group and estimate the cost of each type of its tensors."""
+    """Probe every group and estimate the cost of each type of its tensors, or of those of `kinds`."""
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
     costs: list[TensorCosts] = []
     for group in groups:
@@ -113,7 +115,12 @@ async def measure_costs(
             await client.alter(dict.fromkeys(group.tensors, PROBE))
             values = {"kld": await mean_divergence(client, reference)}
             journal.add(key, values)
-        found = {name: await _errors(client, name, shapes[name], journal) for name in group.tensors}
+        found = {
+            name: await _errors(
+                client, name, shapes[name], journal, kinds[name] if kinds is not None else None
+            )
+            for name in group.tensors
+        }
         costs += _costs(found, shapes, values["kld"])
         tell("sensitivity", 1, len(groups))
     await client.alter({})
@@ -121,10 +128,13 @@ async def measure_costs(
 
 
 async def _errors(
-    client: ScoringClient, name: str, shape: tuple[int, ...], journal: Journal
-) -> dict[str, Errors]:
-    """The errors of each type of one tensor, under the name of the type."""
-    kinds = list(dict.fromkeys((PROBE, *kinds_for(shape[0]))))
+    client: ScoringClient, name: str, shape: tuple[int, ...], journal: Journal,
+    wanted: Sequence[str] | None,
+) -> dict[str, Errors]:  # fmt: skip
+    """The errors of each type of one tensor, under the name of the type; of all types, or of those wanted."""
+    kinds = list(
+        dict.fromkeys((PROBE, "Q8_0", *(kinds_for(shape[0]) if wanted is None else wanted)))
+    )
     parts = ("", " plain", " relative", " grid")
     values = journal.get(f"errors {name}", *(f"{kind}{part}" for kind in kinds for part in parts))
     if values is None:

@@ -13,10 +13,10 @@ from edgeagent.optimize.quantize_process import run
 def quantized_here():
     """Half a second of a core less for each file."""
 
-    def child(source, target, recipes, importance, n_threads=1):
+    def child(source, target, recipes, importance, n_threads=1, columns=None):
         job = quantize.QuantizeJob(
             str(source), str(target) if target else None, recipes, str(importance) if importance else None,
-            n_threads,
+            n_threads, dict(columns or {}),
         )  # fmt: skip
         try:
             return run(job)

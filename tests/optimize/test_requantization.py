@@ -10,10 +10,17 @@ import pytest
 
 from edgeagent.catalog.gguf.header import read_header
 from edgeagent.catalog.sizing.speed import Rates
+from edgeagent.cli import models_requantize
 from edgeagent.optimize import requantization
 from edgeagent.optimize.divergence import is_surely_above
 from edgeagent.optimize.evaluate import EvaluationOptions
-from edgeagent.optimize.requantization import SAMPLE_TEXT, RequantizedFile, each_tried, forecasts
+from edgeagent.optimize.requantization import (
+    SAMPLE_TEXT,
+    RequantizedFile,
+    Trials,
+    each_tried,
+    forecasts,
+)
 from edgeagent.types.measurement import TensorRate
 from tests.commands import run_here
 
@@ -67,7 +74,11 @@ def test_an_installed_model_is_replaced_only_within_the_bound(
     assert "times as fast; KL divergence 0." in done.stderr and "tale is Q4_0 now" in done.stdout
     assert "Q4_0" in quants(models) and "Q4_0" not in before
     record = (models / "tale" / "installed.toml").read_text()
-    assert "requantized from" in record and 'quant = "Q4_0"' in record
+    assert (
+        "requantized from" in record
+        and "times as fast on this device, KL" in record
+        and 'quant = "Q4_0"' in record
+    )
     assert "tale: good" in run_here("models", "verify", *where).stdout
     done = run_here(*command, "Q9_9")
     assert (
@@ -83,11 +94,12 @@ def test_types_are_tried_until_one_is_good_and_the_others_are_not_scored_to_the_
 
     async def each(bound: float) -> list[RequantizedFile]:
         tell = lambda what, n, total: steps.append((n, total))  # noqa: E731
-        found = each_tried(TALES, tmp_path, ["Q4_0", "Q8_0"], options, bound, tell)
+        trials = Trials(TALES, tmp_path, options, bound, 2, tell)
+        found = each_tried(trials, ["Q4_0", "Q8_0"])
         made = []
         async for one in found:
             made.append(one)
-            assert [path.name for path in tmp_path.iterdir()] == [f"{one.file_type}.gguf"]
+            assert [path.name for path in tmp_path.iterdir()] == [one.path.name]
         return made
 
     coarse, fine = asyncio.run(each(0.005))
@@ -101,3 +113,17 @@ def test_a_mean_is_surely_above_a_bound_by_three_standard_errors():
     values = np.array([0.0, 1.0] * 50)
     assert is_surely_above(values, 0.3) and not is_surely_above(values, 0.4)
     assert not is_surely_above(values[:4], 0.3)
+
+
+def test_best_is_a_mixture_of_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(requantization, "TEXT_CHUNKS", 1)
+    monkeypatch.setattr(requantization, "N_RUNS", 1)
+    monkeypatch.setattr(requantization, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(models_requantize, "rates_here", lambda here, **how: (RATES, "given"))
+    models = tmp_path / "models"
+    where = ("--models-dir", models, "--state-dir", tmp_path / "state")
+    command = ("models", "install", TALES, "--as", "tale", *where, "--requantize", "best")
+    bound = {"EDGEAGENT_MODELS__REQUANTIZE_DIVERGENCE": "10"}  # the first mixture is within it
+    done = run_here(*command, "--requantize-text", LICENSE, env=bound)
+    assert done.returncode == 0 and "A mixture of types is looked for" in done.stderr, done.stderr
+    assert "mixed-0." in done.stderr and "times as fast on this device" in done.stdout

@@ -250,17 +250,19 @@ def install_requantized(
     library: Library,
     file: Path,
     quant: str,
+    figures: str,
     *,
     trial: Trial | None = None,
     template: ChatTemplate | None = None,
     progress: Progress = no_progress,
 ) -> InstalledModel:
-    """Replace an installed model by a requantized copy of it. Raises: InstallFailed."""
+    """Replace an installed model by a requantized copy of it; the record has what was measured of that
+    (`figures`). Raises: InstallFailed."""
     source = LocalPath(path=str(file))
     stem = Path(model.file).stem.removesuffix(f".{model.quant}").removesuffix(f"-{model.quant}")
     variant = Variant(quant=quant, file=f"{stem}.{quant}.gguf", sources=(source,))
     entry = unknown_entry(model.id, model.id, variant)
-    origin = f"requantized from {model.quant or UNKNOWN} of {model.source}"
+    origin = f"requantized from {model.quant or UNKNOWN} of {model.source}: {figures}"
     return Installation(
         library, entry, variant, (source,), trial, progress, template, origin=origin
     ).run()

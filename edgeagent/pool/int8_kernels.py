@@ -1,4 +1,4 @@
-"""Which embedding models are computed with 8-bit integers on this device, by CTranslate2 (pure).
+"""Which embedding models and cross-encoders are computed with 8-bit integers on this device, by CTranslate2 (pure).
 
 A chunk of text takes a quarter of the processor time then (all-MiniLM-L6-v2, zen4, 2026-11-30; see
 scripts/benchmarks/RESULTS.md). Only processors with instructions for sums of 8-bit products gain for certain.
@@ -19,7 +19,7 @@ _DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "dotprod"})
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"})
 # Of matrices. What is coarser has lost more than 8 bits would, and is fast for its size in llama.cpp.
 _TYPES = frozenset({"F32", "F16", "BF16", "Q8_0"})
-_POOLINGS = frozenset({"mean", "cls"})
+_POOLINGS = frozenset({"mean", "cls", "rank"})
 
 
 @cache
@@ -35,7 +35,7 @@ def int8_kernels(
     *,
     is_installed: bool,
 ) -> Int8Kernels | None:
-    """The kernels for an embedding model; None: llama.cpp computes it."""
+    """The kernels for a model of texts; None: llama.cpp computes it."""
     have = frozenset(features)
     is_able = (
         is_installed

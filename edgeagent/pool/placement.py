@@ -159,8 +159,9 @@ class ModelPlacer:
             config = msgspec.structs.replace(config, task="embed", **_PART)
         elif task != "generate":
             # The intents of an assistant were calibrated on the vectors that llama.cpp computes.
-            is_embedding = task == "embed" and not self._models.is_assistant(model)
-            config = self._for_whole_texts(config, facts, task, is_embedding)
+            config = self._for_whole_texts(
+                config, facts, task, is_assistant=self._models.is_assistant(model)
+            )
         else:
             adapters = self._models.adapters_of(model_id)
             files = await asyncio.to_thread(self._adapter_files, adapters)
@@ -236,9 +237,9 @@ class ModelPlacer:
         return msgspec.convert(engine.model_dump() | own, EngineConfig)
 
     def _for_whole_texts(
-        self, config: EngineConfig, facts: ModelFacts, task: Task, is_embedding: bool
+        self, config: EngineConfig, facts: ModelFacts, task: Task, *, is_assistant: bool
     ) -> EngineConfig:
-        """The configuration of the same model for embedding: whole texts, one or many in a step."""
+        """The configuration of the same model to embed or rank: whole texts, one or many in a step."""
         n_rows = LOGITS_BYTES // (4 * (facts.n_vocab or 1))
         return msgspec.structs.replace(
             config,
@@ -246,7 +247,7 @@ class ModelPlacer:
             n_ctx=min(self._settings.engine.n_ctx, facts.n_ctx_train, max(512, n_rows)),
             n_seq=TEXTS_PER_STEP,
             n_prefixes=0,
-            int8_kernels=self._int8_kernels(facts) if is_embedding else None,
+            int8_kernels=None if is_assistant else self._int8_kernels(facts),
         )
 
     def _int8_kernels(self, facts: ModelFacts) -> Int8Kernels | None:

@@ -61,9 +61,9 @@ class EngineSettings(SettingsTable):
     )
     int8_encoders: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="compute embedding models of the BERT kind with 8-bit integers where CTranslate2 is "
-        "installed: about four times as fast, cosine to their own vectors 0.998; auto: on processors with "
-        "instructions for it (AVX-512 VNNI, AVX-VNNI, dotprod)",
+        description="compute models of the BERT kind that embed or rank with 8-bit integers where "
+        "CTranslate2 is installed: about four times as fast, cosine to their own vectors 0.998; auto: on "
+        "processors with instructions for it (AVX-512 VNNI, AVX-VNNI, dotprod)",
     )
     step_budget_ms: float = Field(
         default=150.0,

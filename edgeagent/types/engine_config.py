@@ -93,7 +93,7 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     the others; 0: none. With `smooth_streams` the daemon passes tokens of one step on one after another.
     `identity` is the state of the file that was found good, None for any. `adapters` are loaded with the
     model, and each request may name one. For the tasks "embed" and "rerank" `n_ctx` is the
-    longest text and `n_seq` the most texts of one step. `int8_kernels`: an embedding model is computed with
+    longest text and `n_seq` the most texts of one step. `int8_kernels`: it is computed with
     8-bit integers by CTranslate2, with its functions for AVX-512 or with those that it chooses; None: as its
     file says, by llama.cpp.
     """

@@ -26,6 +26,7 @@ ZEN4 = ("avx2", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx5
         ("off", ZEN4, {}, None),
         ("on", ZEN4, {"is_installed": False}, None),
         ("on", ZEN4, {"architecture": "nomic-bert"}, None),
+        ("on", ZEN4, {"pooling": "rank"}, "avx512"),
         ("on", ZEN4, {"pooling": "last"}, None),
         ("on", ZEN4, {"bytes_by_type": {"F32": 9, "Q4_0": 9}}, None),
         ("auto", ZEN4, {"bytes_by_type": {"F32": 9, "BF16": 9}, "pooling": "cls"}, "avx512"),

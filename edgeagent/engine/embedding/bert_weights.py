@@ -2,7 +2,8 @@
 
 Everything is made in memory, from the file that was verified: there is no second file to install, approve or
 erase. Each row of a matrix, and of the token table, has a scale of its own; norms, biases and positions stay
-float32. The vector of token type 0 is added to the positions, since all tokens of a text have that type.
+float32. The vector of token type 0 is added to the positions, since all tokens of a text have that type. What
+stands above the layers of a model that ranks is left to `rank_head`.
 
 Source: the layout that `ctranslate2.specs.model_spec.ModelSpec` writes, binary version 6.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _BINARY_VERSION, _SPEC, _REVISION = 6, "TransformerEncoderSpec", 1
 _GELU, _ADD = 3, 1  # ctranslate2.specs.common_spec: Activation, EmbeddingsMerge
 _DTYPES = ("float32", "int8", "int16")  # by their numbers in ctranslate2/types.h
 _ROWS_AT_ONCE = 4096
+_HEAD = "cls."  # begins the names of a rank model's own layers
 
 Array = np.ndarray[Any, Any]
 Variable = tuple[str, Array]
@@ -48,6 +50,13 @@ def int8_model(path: Path) -> dict[str, bytes]:
         "config.json": json.dumps(config).encode(),
         "vocabulary.json": json.dumps(names).encode(),
     }
+
+
+def tensor_floats(path: Path, names: Sequence[str]) -> list[Array | None]:
+    """float32 of some tensors, rows first; None for those that the file lacks. Raises: GGUFRefused,
+    ModelUnusable for a type that is not read here."""
+    bert = _Bert(path)
+    return [bert.floats(name) for name in names]
 
 
 class _Bert:
@@ -96,8 +105,12 @@ class _Bert:
             yield from self._linear(f"{ffn}/linear_0", [f"{own}.ffn_up"], (n_ff, width))
             yield from self._linear(f"{ffn}/linear_1", [f"{own}.ffn_down"], (width, n_ff))
             yield from self._norm(f"{ffn}/layer_norm", f"{own}.layer_output_norm", width)
-        if more := sorted(self._tensors.keys() - self._used):
+        own = {name for name in self._tensors if not name.startswith(_HEAD)}
+        if more := sorted(own - self._used):
             raise self._unusable(f"a tensor {more[0]!r}, which plain BERT lacks")
+
+    def floats(self, name: str) -> Array | None:
+        return _floats(self._stored(name, None)) if name in self._tensors else None
 
     def _norm(self, target: str, source: str, width: int) -> Iterator[Variable]:
         yield f"{target}/gamma", _floats(self._stored(f"{source}.weight", (width,)))

@@ -1,4 +1,5 @@
-"""A BERT encoder whose matrices are multiplied as 8-bit integers, by CTranslate2; llama.cpp tokenizes.
+"""A BERT encoder whose matrices are multiplied as 8-bit integers, by CTranslate2; llama.cpp tokenizes. What
+ranks has a head on it, in numpy.
 
 Products of integers run at two to four times the rate of those of floats where the processor has
 instructions for them (AVX-512 VNNI, dotprod). A text is computed by one thread, and each of its tokens has a
@@ -20,6 +21,7 @@ import numpy as np
 from edgeagent.engine.batching.step_runner import StepAborted
 from edgeagent.engine.embedding.bert_weights import int8_model
 from edgeagent.engine.embedding.encoder import Encoder
+from edgeagent.engine.embedding.rank_head import RankHead
 from edgeagent.engine.llama import zero_pages
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.errors import EngineFailed, ModelUnusable
@@ -40,7 +42,7 @@ def make_encoder(config: EngineConfig) -> Encoder:
 
     Raises: ModelUnusable, GGUFRefused.
     """
-    if config.task == "embed" and config.int8_kernels is not None:
+    if config.int8_kernels is not None:
         try:
             return Int8Encoder(config)
         except ModelUnusable as exc:
@@ -49,9 +51,11 @@ def make_encoder(config: EngineConfig) -> Encoder:
 
 
 class Int8Encoder(Encoder):
-    """One loaded embedding model. Used as `Encoder` is; it computes on threads of its own, too."""
+    """One loaded embedding model, or a cross-encoder. Used as `Encoder` is; it computes on threads of its own,
+    too."""
 
     def __init__(self, config: EngineConfig) -> None:
+        self._head = RankHead(Path(config.path)) if config.task == "rerank" else None
         self._bert = _load(config)
         # llama.cpp reads the vocabulary and the facts of the file, and computes nothing.
         super().__init__(msgspec.structs.replace(config, use_mmap=True, repack=False))
@@ -59,7 +63,8 @@ class Int8Encoder(Encoder):
         return_free_pages()
         logger.info("int8_encoder model=%s kernels=%s", config.model_id, config.int8_kernels)
         self.n_parallel = config.n_threads
-        self._takes_first = lib.llama_pooling_type(self.context) == lib.LLAMA_POOLING_TYPE_CLS
+        pooling = lib.llama_pooling_type(self.context)
+        self._takes_first = pooling in (lib.LLAMA_POOLING_TYPE_CLS, lib.LLAMA_POOLING_TYPE_RANK)
         self._threads = ThreadPoolExecutor(config.n_threads, thread_name_prefix="encoder")
 
     def set_threads(self, n_threads: int) -> None:
@@ -88,6 +93,9 @@ class Int8Encoder(Encoder):
                 raise StepAborted
             found = self._bert.forward_batch([texts[i].tolist() for i in together])
             states = np.asarray(found.last_hidden_state)  # [texts, tokens of the longest, width]
+            if self._head is not None:
+                vectors[together] = self._head.scores(states[:, 0])
+                continue
             for row, i in zip(states, together, strict=True):
                 vectors[i] = row[0] if self._takes_first else row[: len(texts[i])].mean(axis=0)
 

@@ -18,7 +18,7 @@ from edgeagent.types.prompt import Prompt
 from edgeagent.types.unary_requests import EmbedSpec, RerankSpec, TokenizeSpec
 from tests.catalog.cross_encoder import CrossEncoder, write_cross_encoder
 from tests.catalog.synthetic import RANK, RANK_TEMPLATE, Design, write_model
-from tests.conftest import N_THREADS
+from tests.conftest import N_THREADS, needs_int8
 
 QUERY = "where is my parcel"
 DOCUMENTS = [
@@ -60,6 +60,18 @@ async def test_scores_are_those_that_the_weights_give(worker: EngineClient, mode
     assert found.values == pytest.approx(expected, abs=5e-3)
     words = sum(len(document.split()) for document in DOCUMENTS)
     assert found.n_prompt == words + len(DOCUMENTS) * (len(QUERY.split()) + 3)
+
+
+@needs_int8
+async def test_scores_with_8_bit_integers_are_near_them(model: CrossEncoder):
+    client = await EngineClient.start(config(model.path, int8_kernels="default"), timeout_s=60)
+    try:
+        found = await client.ask(RerankSpec(query=QUERY, documents=DOCUMENTS * 3))
+    finally:
+        await client.close()
+    expected = [model.score(QUERY, document) for document in DOCUMENTS] * 3
+    assert found.values == pytest.approx(expected, abs=0.03)
+    assert found.values != pytest.approx(expected, abs=1e-6), "llama.cpp computed them"
 
 
 async def test_a_list_is_what_its_documents_are_one_by_one_and_beside_others(worker: EngineClient):

@@ -15,7 +15,7 @@ import msgspec
 from edgeagent.cli.bot_publish import publish, unpublish
 from edgeagent.cli.knowledge import daemon_options
 from edgeagent.cli.shared.bot_client import BotClient, stores_of_bot
-from edgeagent.cli.shared.bot_dialogues import Turn, differences, proposed_sure, read_dialogues
+from edgeagent.cli.shared.bot_dialogues import Turn, differences, proposals, read_dialogues
 from edgeagent.cli.shared.options import configured
 from edgeagent.cli.shared.printable import printable
 from edgeagent.errors import EdgeAgentError, InvalidParameter
@@ -154,7 +154,7 @@ def test(file: Path, tests: Path, config: Path | None, **flags: Any) -> None:
                     click.echo(f"        {printable(one)}; it said: {printable(answer.text[:200])}")
     n_turns = sum(len(dialogue.turns) for dialogue in dialogues)
     click.echo(f"{n_turns - n_failed} of {n_turns} turns passed.")
-    if (proposal := proposed_sure(held)) is not None:
+    for proposal in proposals(held):
         click.echo(str(proposal))
     if n_failed:
         raise SystemExit(1)

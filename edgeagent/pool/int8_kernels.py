@@ -1,4 +1,4 @@
-"""Which embedding models and cross-encoders are computed with 8-bit integers on this device, by CTranslate2 (pure).
+"""Which models that embed or rank are computed with 8-bit integers on this device, by CTranslate2 (pure).
 
 A chunk of text takes a quarter of the processor time then (all-MiniLM-L6-v2, zen4, 2026-11-30; see
 scripts/benchmarks/RESULTS.md). Only processors with instructions for sums of 8-bit products gain for certain.

@@ -61,6 +61,19 @@ class KnowledgeSettings(SettingsTable):
         le=1,
         description="evidence below which quotes from documents are told as uncertain; 0: never",
     )
+    judge_model: str = Field(
+        default="edge-judge",
+        max_length=200,
+        description="rank model that tells whether passages answer a question, used where it is installed; "
+        "empty: none",
+    )
+    least_answerability: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="what the judge has to say of the best passage, else an answer from documents says that "
+        "it found nothing; 0: it is not asked",
+    )
     on_thin_evidence: Literal["decline", "answer", "router", "human"] = Field(
         default="decline",
         description="where the documents tell nothing: say so; let the model answer; ask "

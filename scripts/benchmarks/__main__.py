@@ -54,6 +54,7 @@ NAMES = {
     "knowledge-search": "how long searches take in a knowledge base of 10,000 chunks",
     "bot-answers": "answers of a bot from 40 documents and two FAQs: what is right, declined, cited",
     "answerability": "whether a rank model tells questions that documents answer from others",
+    "near-questions": "questions near what documents tell, half of them unanswered: declined, lost, cited",
     "recommendations": "what is recommended for each profile",
 }
 
@@ -72,6 +73,7 @@ MODULES = {
     "knowledge-calibration": "knowledge_calibration",
     "knowledge-search": "knowledge_search",
     "bot-answers": "bot_answers",
+    "near-questions": "near_questions",
 }
 
 

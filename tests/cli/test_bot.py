@@ -19,7 +19,7 @@ from edgeagent.cli.shared.bot_client import BotClient, documents_of
 from edgeagent.cli.shared.bot_dialogues import (
     Turn,
     differences,
-    proposed_sure,
+    proposals,
     read_dialogues,
 )
 from edgeagent.cli.shared.daemon import refusal_of
@@ -366,10 +366,15 @@ def test_dialogues_propose_what_is_told_as_uncertain() -> None:
     doubtful = [held(value, sure=False) for value in (None, 0.3, 0.4, 0.55, 0.7)]
     answered = [held(value, cites=["a.md"]) for value in (None, 0.5, 0.71, 0.8)]
     others = [held(0.1), (Turn(say="x", cites=["a.md"]), BotAnswer(text="x", basis="passages"))]
-    assert proposed_sure([*doubtful, *answered, *others]) is None
-    found = proposed_sure([*doubtful, *answered, *others, held(0.9, cites=["a.md"])])
-    assert found == (0.71, 5, 5, 2, 5)
+    assert proposals([*doubtful, *answered, *others]) == []
+    turns = [*doubtful, *answered, *others, held(0.9, cites=["a.md"])]
+    [found] = proposals(turns)
+    assert found == ("sure", 0.71, 5, 5, 2, 5)
     assert str(found).startswith("thresholds.sure = 0.71 would tell 5 of 5 questions")
+    judged = [(turn, msgspec.structs.replace(a, answerability=a.evidence)) for turn, a in turns]
+    _, other = proposals(judged)
+    assert other == ("answerable", *found[1:])
+    assert str(other).startswith("thresholds.answerable = 0.71 would decline 5 of 5 questions")
 
 
 def test_what_is_said_is_stored_only_where_the_bot_learns() -> None:

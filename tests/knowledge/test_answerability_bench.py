@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scripts.benchmarks.answerability import area, declined_at, fitted, lost_at, windows
+from scripts.benchmarks.near_questions import Told, interval
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,24 @@ def test_windows_are_two_sentences_of_a_passage_with_its_heading():
     assert found[0].startswith("Lockers") and "4 pounds" in found[0]
     assert all("captain" not in one or "locker" not in one for one in found)
     assert len(windows("What does a locker cost?", [first, second], 50)) > 2
+
+
+def test_what_is_told_is_declined_by_evidence_or_by_a_judge():
+    def told(basis: str, **own: float) -> Told:
+        return Told("x", "q", True, "t", {"basis": basis, "evidence": 0.5} | own, [])
+
+    thin, judged = told("nothing"), told("nothing", answerability=0.2)
+    answered = told("quotes", answerability=0.7, quote_evidence=0.6)
+    assert [one.is_declined for one in (thin, judged, answered)] == [True, True, False]
+    assert [one.is_thin for one in (thin, judged, answered)] == [True, False, False]
+    assert [one.judged for one in (thin, judged, answered)] == [-1.0, 0.2, 0.7]
+    assert [one.evidence for one in (thin, answered)] == [-0.5, 0.6]
+
+
+def test_an_interval_holds_its_share_and_is_narrow_for_many():
+    for n, total in ((0, 10), (9, 10), (50, 100)):
+        low, high = interval(n, total)
+        assert low - 1e-9 <= n / total <= high + 1e-9
+        assert low > -1e-9 and high < 1 + 1e-9
+    low, high = interval(900, 1000)
+    assert high - low < 0.04

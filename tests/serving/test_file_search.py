@@ -37,7 +37,8 @@ async def test_a_question_is_handed_over_only_to_a_model_that_can_be_asked(
     fault, may_fix, text, handover
 ):
     settings = KnowledgeSettings(thin_evidence_model="gone")
-    consultant = Consultant(cast("Any", NothingFound()), cast("Any", None), settings)
+    none = cast("Any", None)
+    consultant = Consultant(cast("Any", NothingFound()), none, settings, none)
     found = await consultant.consult(
         "owner", FileSearch(store_ids=["vs_1"], on_thin_evidence="router"), QUESTION,
         shows_results=False, may_fix=may_fix, why_not=lambda model: fault,
@@ -77,3 +78,52 @@ def test_of_a_stored_question_only_its_answer_is_quoted() -> None:
     plain = Passage(**place, headings="Dogs", text="They may.", answer=None, page=1, evidence=0.5)
     assert (pair.told, pair.about) == ("Yes.", "FAQ\nMay I?")
     assert (plain.told, plain.about) == ("They may.", "Dogs")
+
+
+class OneFound(NothingFound):
+    """A retrieval with one passage that is near every question."""
+
+    async def search(self, owner: str, wish: Any) -> list[Any]:
+        return [
+            Passage(
+                chunk=1, store_id="vs_1", file_id="file-1", name="a.md", attributes={}, headings="Dogs",
+                text="Dogs may travel on deck.", answer=None, page=None, evidence=0.9,
+            )
+        ]  # fmt: skip
+
+    async def near(self, owner: str, stores: list[str], text: str, texts: Any) -> dict[str, float]:
+        return {}
+
+
+class Judgement:
+    """A judge that says the same of everything."""
+
+    def __init__(self, value: float | None) -> None:
+        self._value = value
+        self.n_asked = 0
+
+    async def answerability(self, question: str, found: Any) -> float | None:
+        self.n_asked += 1
+        return self._value
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "basis", "n_asked"),
+    [
+        (0.39, None, "nothing", 1),
+        (0.4, None, "quotes", 1),
+        (0.39, 0.3, "quotes", 1),
+        (0.39, 0.0, "quotes", 0),
+        (None, None, "quotes", 1),
+    ],
+)
+async def test_what_a_judge_says_is_not_answered_is_declined(said, least, basis, n_asked):
+    judge = Judgement(said)
+    consultant = Consultant(
+        cast("Any", OneFound()), cast("Any", None), KnowledgeSettings(least_answerability=0.4),
+        cast("Any", judge),
+    )  # fmt: skip
+    tool = FileSearch(store_ids=["vs_1"], answers="quotes", least_answerability=least)
+    found = await consultant.consult("owner", tool, QUESTION, shows_results=False, may_fix=True)
+    assert found is not None and (found.basis, judge.n_asked) == (basis, n_asked)
+    assert found.told().get("answerability") == (said if n_asked else None)

@@ -59,12 +59,9 @@ def convert(converter: str, folder: Path, target: Path) -> None:
             "This model must be converted, but the 'gguf' package is missing:"
             " pip install 'edgeagent[convert]'"
         ) from error
-    config = _config(folder)
     tensors = read_tensors(folder / "model.safetensors")
-    tokens = _tokens(folder / "vocab.txt")
     writer = gguf.GGUFWriter(target, "bert")
-    _write_facts(writer, config)
-    _write_vocabulary(writer, tokens)
+    write_bert_header(writer, folder, _MEAN)
     for name, array in sorted(tensors.items()):
         new_name = gguf_name(name)
         if new_name is not None:
@@ -74,6 +71,14 @@ def convert(converter: str, folder: Path, target: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def write_bert_header(writer: Any, folder: Path, pooling: int) -> None:
+    """The facts and the vocabulary of a published BERT. Raises: InstallFailed."""
+    config = _config(folder)
+    tokens = _tokens(folder / "vocab.txt")
+    _write_facts(writer, config, pooling)
+    _write_vocabulary(writer, tokens)
 
 
 def gguf_name(name: str) -> str | None:
@@ -110,7 +115,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _write_facts(writer: Any, config: dict[str, Any]) -> None:
+def _write_facts(writer: Any, config: dict[str, Any], pooling: int) -> None:
     writer.add_file_type(1)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
@@ -119,7 +124,7 @@ def _write_facts(writer: Any, config: dict[str, Any]) -> None:
     writer.add_head_count(config["num_attention_heads"])
     writer.add_layer_norm_eps(config["layer_norm_eps"])
     writer.add_causal_attention(False)
-    writer.add_uint32("bert.pooling_type", _MEAN)
+    writer.add_uint32("bert.pooling_type", pooling)
 
 
 def _tokens(path: Path) -> list[str]:

@@ -123,35 +123,50 @@ def differences(turn: Turn, answer: BotAnswer) -> list[str]:
 
 
 class Proposal(NamedTuple):
-    """`thresholds.sure` by the test dialogues: how many of the questions that the documents do not answer,
-    and how many of those that they answer, are not told as certain then."""
+    """A threshold by the test dialogues: how many of the questions that the documents do not answer, and how
+    many of those that they answer, are below it."""
 
-    sure: float
+    name: str
+    value: float
     doubtful: int
     n_doubtful: int
     answered: int
     n_answered: int
 
     def __str__(self) -> str:
+        does = {"sure": "tell", "answerable": "decline"}[self.name]
+        ends = " as uncertain" if self.name == "sure" else ""
         return (
-            f"thresholds.sure = {self.sure:.2f} would tell {self.doubtful} of {self.n_doubtful} questions "
-            "that the documents do not answer as uncertain, and "
+            f"thresholds.{self.name} = {self.value:.2f} would {does} {self.doubtful} of {self.n_doubtful} "
+            f"questions that the documents do not answer{ends}, and "
             f"{self.answered} of {self.n_answered} that they answer."
         )
 
 
-def proposed_sure(held: Sequence[tuple[Turn, BotAnswer]]) -> Proposal | None:
-    """The lowest value that tells `DOUBTFUL_SHARE` of the turns with `sure: false` as uncertain; None where
-    fewer than `LEAST_TURNS` are there, or as few answers that cite what they have to."""
-    doubtful = [answer.evidence or 0.0 for turn, answer in held if turn.sure is False]
+def proposals(held: Sequence[tuple[Turn, BotAnswer]]) -> list[Proposal]:
+    """`thresholds.sure`, and `thresholds.answerable` where a judge was asked."""
+    found = [_proposed("sure", held, lambda answer: answer.evidence)]
+    if any(answer.answerability is not None for _, answer in held):
+        found.append(_proposed("answerable", held, lambda answer: answer.answerability))
+    return [one for one in found if one is not None]
+
+
+def _proposed(
+    name: str,
+    held: Sequence[tuple[Turn, BotAnswer]],
+    value_of: Callable[[BotAnswer], float | None],
+) -> Proposal | None:
+    """The lowest value that `DOUBTFUL_SHARE` of the turns with `sure: false` are below; None where fewer than
+    `LEAST_TURNS` are there, or as few answers that cite what they have to."""
+    doubtful = [value_of(answer) or 0.0 for turn, answer in held if turn.sure is False]
     answered = [
-        answer.evidence or 0.0
+        value_of(answer) or 0.0
         for turn, answer in held
         if turn.sure is not False and turn.cites and answer.basis in ("quotes", "nothing")
     ]
     if min(len(doubtful), len(answered)) < LEAST_TURNS:
         return None
     place = math.ceil(DOUBTFUL_SHARE * len(doubtful)) - 1
-    sure = math.floor(100 * sorted(doubtful)[place] + 1) / 100
-    below = [sum(value < sure for value in values) for values in (doubtful, answered)]
-    return Proposal(sure, below[0], len(doubtful), below[1], len(answered))
+    least = min(1.0, math.floor(100 * sorted(doubtful)[place] + 1) / 100)
+    below = [sum(value < least for value in values) for values in (doubtful, answered)]
+    return Proposal(name, least, below[0], len(doubtful), below[1], len(answered))

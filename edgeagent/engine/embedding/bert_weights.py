@@ -105,8 +105,8 @@ class _Bert:
             yield from self._linear(f"{ffn}/linear_0", [f"{own}.ffn_up"], (n_ff, width))
             yield from self._linear(f"{ffn}/linear_1", [f"{own}.ffn_down"], (width, n_ff))
             yield from self._norm(f"{ffn}/layer_norm", f"{own}.layer_output_norm", width)
-        own = {name for name in self._tensors if not name.startswith(_HEAD)}
-        if more := sorted(own - self._used):
+        layers = {one for one in self._tensors if not one.startswith(_HEAD)}
+        if more := sorted(layers - self._used):
             raise self._unusable(f"a tensor {more[0]!r}, which plain BERT lacks")
 
     def floats(self, name: str) -> Array | None:

@@ -51,8 +51,8 @@ def make_encoder(config: EngineConfig) -> Encoder:
 
 
 class Int8Encoder(Encoder):
-    """One loaded embedding model, or a cross-encoder. Used as `Encoder` is; it computes on threads of its own,
-    too."""
+    """One loaded embedding model, or a cross-encoder. Used as `Encoder` is, but it computes on threads of its
+    own."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._head = RankHead(Path(config.path)) if config.task == "rerank" else None

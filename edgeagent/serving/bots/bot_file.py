@@ -57,11 +57,12 @@ class Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Below `intent` the domain model's choice does not count. Below `sure` quotes are told as uncertain;
-    None: as the settings say."""
+    """Below `intent` the domain model's choice does not count. Below `sure` quotes are told as uncertain,
+    below `answerable` a judge's word declines; None: as the settings say."""
 
     intent: float = 0.5
     sure: float | None = None
+    answerable: float | None = None
 
 
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,7 +132,7 @@ def _check(path: Path, bot: BotFile) -> None:
         raise _wrong(
             path, f"has knowledge.max_passages {bot.knowledge.max_passages}, 1 to 20 are possible"
         )
-    for name, value in (("intent", bot.thresholds.intent), ("sure", bot.thresholds.sure)):
+    for name, value in msgspec.structs.asdict(bot.thresholds).items():
         if value is not None and not 0 <= value <= 1:
             raise _wrong(path, f"has thresholds.{name} {value}, 0 to 1 is possible")
     if len(bot.knowledge.not_sure) > MAX_SAID:

@@ -42,7 +42,7 @@ Steps = Generator[Ask, dict[str, Any], "BotAnswer"]
 class BotAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the bot says, and what it is based on. `handover`: to whom the question goes, or has to go.
     `is_sure`: false where the text begins by saying that it may not answer the question; `evidence` is what
-    was compared with `thresholds.sure` then, of quotes."""
+    was compared with `thresholds.sure` then, of quotes, and `answerability` with `thresholds.answerable`."""
 
     text: str
     basis: Basis
@@ -52,6 +52,7 @@ class BotAnswer(msgspec.Struct, frozen=True, kw_only=True):
     handover: Literal["human", "router"] | None = None
     is_sure: bool = True
     evidence: float | None = None
+    answerability: float | None = None
 
 
 class BotDialogue:
@@ -132,6 +133,7 @@ def search_of(bot: BotFile, stores: list[str]) -> dict[str, Any]:
         "max_num_results": bot.knowledge.max_passages,
         "on_thin_evidence": bot.handover.on_thin_evidence,
         "sure_evidence": bot.thresholds.sure,
+        "least_answerability": bot.thresholds.answerable,
     }  # fmt: skip
     if bot.knowledge.not_sure:
         tool["not_sure"] = bot.knowledge.not_sure
@@ -227,7 +229,8 @@ def of_response(response: dict[str, Any]) -> BotAnswer:
         citations=list(cited),
         handover=told["handover"] if told is not None else None,
         is_sure=told is None or told.get("is_sure") is not False,
-        evidence=told.get("quote_evidence") if told is not None else None,
+        evidence=(told or {}).get("quote_evidence"),
+        answerability=(told or {}).get("answerability"),
     )
 
 

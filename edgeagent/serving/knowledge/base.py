@@ -70,8 +70,10 @@ class KnowledgeBase:
     @cached_property
     def consultant(self) -> Consultant:
         from edgeagent.serving.knowledge.file_search import Consultant
+        from edgeagent.serving.knowledge.judge import Judge
 
-        return Consultant(self.retrieval, self._engines, self._settings)
+        judge = Judge(self._engines, self._chooser, self._settings)
+        return Consultant(self.retrieval, self._engines, self._settings, judge)
 
     async def start(self) -> None:
         """Go on with documents that an earlier daemon has not indexed or deleted."""

@@ -2,8 +2,9 @@
 
 1. the question: the last message of the user, with the one before where it is short ("and on Sundays?")
 2. the same question in a CSV of questions and answers, or one that is near enough: its answer, word for word
-3. thin evidence: an answer that says so in place of an invented one, or a hand-over: to a larger model, or to
-   a person; where the larger model cannot be asked, the answer says so, too
+3. thin evidence, or passages that do not answer, as a judge says (`judge`): an answer that says so in place
+   of an invented one, or a hand-over: to a larger model, or to a person; where the larger model cannot be
+   asked, the answer says so, too
 4. else the passages are put before the question, and the model answers from them; or the answer is one or
    two of their sentences (`answers: quotes`), and no model is asked; where these tell little, a sentence
    before them says so
@@ -31,6 +32,7 @@ from edgeagent.serving.engines import Engines
 from edgeagent.serving.fixed_answer import FixedAnswer
 from edgeagent.serving.items import Body
 from edgeagent.serving.knowledge.file_search_tool import FileSearch
+from edgeagent.serving.knowledge.judge import Judge
 from edgeagent.serving.knowledge.retrieval import Retrieval
 from edgeagent.serving.knowledge.wishes import Passage, SearchWish
 from edgeagent.serving.request_origin import RequestOrigin
@@ -73,12 +75,14 @@ class Consultation:
         self, query: str, passages: Sequence[Passage], basis: Basis, evidence: float, *,
         text: str | None, shows_results: bool, handover: Handover | None = None, fault: str | None = None,
         not_sure: str | None = None, quote_evidence: float | None = None,
+        answerability: float | None = None,
     ) -> None:  # fmt: skip
         self.query = query
         self.passages = passages
         self.basis = basis
         self.evidence = evidence
         self._quote_evidence = quote_evidence
+        self._answerability = answerability
         self._preface = "" if not_sure is None else f"{not_sure} "
         # The whole answer, where no model is asked.
         self.text = None if text is None else f"{self._preface}{text}"
@@ -128,10 +132,12 @@ class Consultation:
         over, or has to be; `handover_fault`: why it could not be. `unsupported`: places in its message whose
         words no passage has. `is_sure`: false where quotes tell little and the message begins by saying so,
         with `n_preface` characters, and null where nothing is quoted; `quote_evidence` is what
-        `sure_evidence` is compared with."""
+        `sure_evidence` is compared with, and `answerability` what a judge said, where it was asked."""
         told: Body = {"handover_fault": self.fault} if self.fault is not None else {}
         if self._quote_evidence is not None:
             told["quote_evidence"] = round(self._quote_evidence, 4)
+        if self._answerability is not None:
+            told["answerability"] = round(self._answerability, 4)
         return told | {
             "basis": self.basis,
             "evidence": round(self.evidence, 4),
@@ -173,8 +179,11 @@ class Consultation:
 class Consultant:
     """Consults vector stores for turns. Event loop's thread only."""
 
-    def __init__(self, retrieval: Retrieval, engines: Engines, settings: KnowledgeSettings) -> None:
+    def __init__(
+        self, retrieval: Retrieval, engines: Engines, settings: KnowledgeSettings, judge: Judge
+    ) -> None:
         self._retrieval = retrieval
+        self._judge = judge
         self._engines = engines
         self._settings = settings
 
@@ -212,6 +221,9 @@ class Consultant:
             evidence < self._settings.least_evidence
             and await sentences.evidence() < self._settings.least_sentence_evidence
         )
+        least = _first(tool.least_answerability, self._settings.least_answerability)
+        judged = await self._judge.answerability(query, found) if least and not is_thin else None
+        is_thin = is_thin or (judged is not None and judged < least)
         then = (tool.on_thin_evidence or self._settings.on_thin_evidence) if is_thin else "answer"
         fault = why_not(self.handover_model) if then == "router" else None
         if fault is not None:
@@ -236,7 +248,7 @@ class Consultant:
         return Consultation(
             query, found, basis, evidence, text=text, shows_results=shows_results,
             handover=handover, fault=fault, not_sure=not_sure,
-            quote_evidence=quote_evidence,
+            quote_evidence=quote_evidence, answerability=judged,
         )  # fmt: skip
 
     @property

@@ -72,17 +72,13 @@ class Retrieval:
         )
         by_vector = await self._by_vector(vectors, only, [hit.chunk for hit in by_words])
         order = fused([hit.chunk for hit in by_words], {h.chunk: h.value for h in by_vector})  # 3
-        is_reranked = (
-            wish.reranks
-            and self._settings.reranks
-            and bool(await self._chooser.with_task("rerank"))
-        )
+        ranker = await self._ranker() if wish.reranks and self._settings.reranks else None
         # Some of those that are looked at may be left out in the end.
-        may_drop = is_reranked or wish.least_score > 0
+        may_drop = ranker is not None or wish.least_score > 0
         n_first = max(RERANKED, wish.n_results) if may_drop else wish.n_results
         passages = await self._passages(owner, order[:n_first], query, by_vector)
-        if is_reranked:
-            passages = await self._ranked_again(query, passages)  # 4
+        if ranker is not None:
+            passages = await self._ranked_again(ranker, query, passages)  # 4
         return [p for p in passages if p.score >= wish.least_score][: wish.n_results]
 
     async def same_question(
@@ -211,14 +207,21 @@ class Retrieval:
         found = [(rows[one], similarity.get(one)) for one in order if one in rows]
         return await asyncio.to_thread(_described, query, found)
 
-    async def _ranked_again(self, query: str, passages: list[Passage]) -> list[Passage]:
-        """The first passages in the order of the cross-encoder that is installed."""
+    async def _ranker(self) -> str | None:
+        """The cross-encoder that is installed, but for the one that judges answers."""
+        ids = await self._chooser.with_task("rerank")
+        return next((one for one in ids if one != self._settings.judge_model), None)
+
+    async def _ranked_again(
+        self, ranker: str, query: str, passages: list[Passage]
+    ) -> list[Passage]:
+        """The first passages in the order of a cross-encoder."""
         if len(passages) < 2:
             return passages
         first, rest = passages[:RERANKED], passages[RERANKED:]
         spec = RerankSpec(query=query, documents=[p.content for p in first], truncate=True)
         try:
-            decision = await self._chooser.for_task("rerank", None)
+            decision = await self._chooser.for_task("rerank", ranker)
             async with self._engines.lease(decision.model_id) as client:
                 scores: Scores = await client.ask(spec)
         except ModelNotFound:

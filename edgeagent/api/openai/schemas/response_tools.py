@@ -146,6 +146,12 @@ class FileSearchTool(BodyModel):
         float | None,
         ExtensionField("evidence below which quotes are told as uncertain; 0: never"),
     ] = Field(None, ge=0, le=1)
+    least_answerability: Annotated[
+        float | None,
+        ExtensionField(
+            "below what the judge says of the best passage the documents tell nothing; 0: it is not asked"
+        ),
+    ] = Field(None, ge=0, le=1)
     answers: Annotated[
         Answers | None,
         ExtensionField(
@@ -172,6 +178,7 @@ class FileSearchTool(BodyModel):
             nothing_found=self.nothing_found,
             not_sure=self.not_sure,
             sure_evidence=self.sure_evidence,
+            least_answerability=self.least_answerability,
             answers=self.answers or "model",
         )
 

@@ -1,0 +1,1 @@
+"""Training of a judge of answerability: `python -m scripts.judge FOLDER`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +131,13 @@ class Told:
 class Stage:
     """Intake and engine over a scripted model, with one chat template. `close()` ends its processes."""
 
-    def __init__(self, llama: Llama, template: str, speculation: Speculation | None = None) -> None:
+    def __init__(
+        self,
+        llama: Llama,
+        template: str,
+        speculation: Speculation | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.config = EngineConfig(model_id="scripted", path="", n_seq=4, n_ctx=N_CELLS)
         self.runner = ScriptRunner(llama)
         self.refused: dict[int, Exception] = {}
@@ -147,6 +154,7 @@ class Stage:
             emit=self._emit,
             refuse=self.refused.__setitem__,
             forget=lambda request_id: None,
+            clock=clock,
             speculation=speculation,
         )
         self.intake = Intake(

@@ -47,7 +47,6 @@ logger = logging.getLogger(__name__)
 
 # How long a step without tokens waits for prompts that are computed beside it, and requests with it.
 WAIT_S = 0.01
-
 # The least that a step is taken to have lasted, by a clock that may stand still.
 LEAST_S = 1e-6
 
@@ -105,11 +104,12 @@ class Engine:
         self._n_admissions = self._n_steps = self._n_preempted = 0
         self._token_gaps = TokenGaps()
         self._turns = AdapterTurns()
-        speculation = speculation or Speculation(config.is_drafting and runner.can_trim)
-        self._speculation = speculation
+        self._speculation = speculation or Speculation(config.is_drafting and runner.can_trim)
         if config.step_costs is not None:
-            speculation.take_costs(config.step_costs)
-        self.outcome = StepOutcome(self._kv, runner, self._chunk_buffer, speculation, self._end)
+            self._speculation.take_costs(config.step_costs)
+        self.outcome = StepOutcome(
+            self._kv, runner, self._chunk_buffer, self._speculation, self._end, clock
+        )
         self.prefilling: frozenset[Request] = frozenset()
         self._lone_chunk = LoneChunk(clock)
 

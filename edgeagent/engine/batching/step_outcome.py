@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -57,13 +58,14 @@ class StepOutcome:
         chunk_buffer: ChunkBuffer,
         speculation: Speculation,
         end: EndAnswer,
+        clock: Callable[[], float],
     ) -> None:
         self._kv = kv
         self._runner = runner
         self._chunk_buffer = chunk_buffer
         self._speculation = speculation
         self._end = end
-        self._time_slice = TimeSlice()
+        self._time_slice = TimeSlice(clock=clock)
         self._work: Work = []  # of the last step
 
     @property

@@ -28,7 +28,7 @@ class TimeSlice:
     """The time in one step for all such work together."""
 
     def __init__(
-        self, length_s: float = STEP_S, clock: Callable[[], float] = time.perf_counter
+        self, length_s: float = STEP_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._length_s = length_s
         self._clock = clock

@@ -32,7 +32,7 @@ from tests.engine.fakes import N_VOCAB, FakeRunner, next_token, reference, salt
 
 
 class Harness:
-    """An engine, a clock that stands still, and what came out."""
+    """An engine, a clock that stands still unless each look at it takes `tick_s`, and what came out."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Harness:
         self.runner.max_outputs = min(
             self.config.n_batch, self.config.n_seq + 2
         )  # as llama.py has it
-        self.now = 0.0
+        self.now = self.tick_s = 0.0
         self.texts: dict[tuple[int, int], str] = defaultdict(str)
         self.n_chunks: dict[tuple[int, int], int] = defaultdict(int)
         self.ends: dict[tuple[int, int], TokenChunk] = {}
@@ -63,12 +63,16 @@ class Harness:
             emit=self._emit,
             refuse=lambda request_id, error: self.refused.__setitem__(request_id, error),
             forget=self.forgotten.append,
-            clock=lambda: self.now,
+            clock=self._clock,
             speculation=drafting,
         )
 
     def make_runner(self, n_cells: int, *, can_trim: bool) -> FakeRunner:
         return FakeRunner(n_cells, can_trim=can_trim)
+
+    def _clock(self) -> float:
+        self.now += self.tick_s
+        return self.now
 
     def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:
         for request_id, chunk in chunks:

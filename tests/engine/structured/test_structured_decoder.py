@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeagent.engine.batching import time_slices
 from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.batching.time_slices import STEP_S
 from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.structured.json_completion import JsonCompletion
 from edgeagent.engine.structured.structured_decoder import StructuredDecoder
@@ -270,14 +269,16 @@ def ask_slow(harness: Formed, request_id: int, grammar: Slow) -> Request:
     return harness.ask(request_id, [5, 6, 7], 12, grammar, ending=JsonCompletion(12, 0))
 
 
-@pytest.fixture
-def _one_piece_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time_slices, "STEP_S", 0.0)
-    monkeypatch.setattr(time_slices.TimeSlice.__init__, "__defaults__", (0.0, time.perf_counter))
+class Hurried(Formed):
+    """Has time for one piece of a draw in each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tick_s = STEP_S
 
 
-def test_while_an_end_is_looked_for_the_others_go_on_and_nothing_changes(_one_piece_a_step):
-    quick, slow = Formed(), Formed()
+def test_while_an_end_is_looked_for_the_others_go_on_and_nothing_changes():
+    quick, slow = Hurried(), Hurried()
     for harness, n_pieces in ((quick, 0), (slow, 30)):
         ask_slow(harness, 1, Slow(n_pieces))
         harness.submit(2, [8, 9], 60)
@@ -289,8 +290,8 @@ def test_while_an_end_is_looked_for_the_others_go_on_and_nothing_changes(_one_pi
     assert len(alone) >= 30, "the other had a token in each step of the search"
 
 
-def test_an_answer_whose_end_is_looked_for_can_be_left(_one_piece_a_step):
-    harness = Formed()
+def test_an_answer_whose_end_is_looked_for_can_be_left():
+    harness = Hurried()
     request = ask_slow(harness, 1, Slow(1_000_000))
     for _ in range(20):
         assert harness.engine.step(), "there is work"
@@ -299,8 +300,8 @@ def test_an_answer_whose_end_is_looked_for_can_be_left(_one_piece_a_step):
     assert harness.ends[1, 0].finish == "cancelled"
 
 
-def test_a_search_survives_that_its_answer_is_preempted(_one_piece_a_step):
-    quick, harness = Formed(), Formed()
+def test_a_search_survives_that_its_answer_is_preempted():
+    quick, harness = Hurried(), Hurried()
     for one, grammar in ((quick, Slow(0)), (harness, Slow(10))):
         ask_slow(one, 1, grammar)
         n_preempted = 0

@@ -26,6 +26,7 @@ from edgeagent.settings.environment import listen_fds, notify_socket, watchdog_s
 from edgeagent.types.loopback import is_loopback
 from edgeagent.worker import log_format
 from edgeagent.worker.heap import map_large_blocks, use_one_arena, without_collections
+from edgeagent.worker.loop_core import loop_core
 from edgeagent.worker.time_slice import shorten_time_slice
 
 logger = logging.getLogger(__name__)
@@ -109,4 +110,5 @@ def _serve(
         click.echo(f"edgeagent listens on {shown(sock)} (API under /v1, documentation at /schema)")
     sys.stdout.flush()
     shorten_time_slice()
+    loop_core.is_on = settings.governor.enabled
     asyncio.run(daemon.serve(sockets, read))

@@ -10,6 +10,7 @@ import msgspec
 from edgeagent.device.cgroup import CgroupLimits
 from edgeagent.device.cpu import EFFICIENCY_PARTS, CpuInfoEntry
 from edgeagent.device.system_files import SystemFiles, parse_cpulist, parse_fields
+from edgeagent.worker.loop_core import loop_core
 
 _BASE = "/sys/devices/system/cpu"
 
@@ -86,7 +87,7 @@ def _usable(tree: SystemFiles, online: frozenset[int], limits: CgroupLimits) -> 
     status = parse_fields(tree.lines("/proc/self/status"))
     allowed = parse_cpulist(status.get("Cpus_allowed_list"))
     if tree.is_live and hasattr(os, "sched_getaffinity"):
-        allowed = frozenset(os.sched_getaffinity(0))
+        allowed = loop_core.allowed()
     usable = online
     for mask in (allowed, limits.cpus):
         # An empty intersection means that the two sources use different numbers: ignore the mask.

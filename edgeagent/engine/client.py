@@ -13,7 +13,9 @@ from edgeagent.types.engine_config import EngineConfig, EngineFacts, EngineHealt
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.step_costs import StepCosts
 from edgeagent.types.unary_requests import Question
+from edgeagent.types.worker_config import ComputeLimits
 from edgeagent.worker.client import OnDeath, WorkerClient
+from edgeagent.worker.loop_core import UNKNOWN, loop_core
 from edgeagent.worker.reply_stream import ReplyStream
 
 
@@ -58,6 +60,7 @@ class EngineClient(WorkerClient):
     ) -> None:
         super().__init__(config, on_death)
         self._pacer = StreamPacer(self._deliver)
+        self._core = UNKNOWN
 
     def generate(self, spec: GenerateSpec) -> Generation:
         """Send a request. Raises: EngineDied when the worker has ended."""
@@ -80,6 +83,8 @@ class EngineClient(WorkerClient):
 
     def _receive(self, message: Any) -> None:
         if type(message) is protocol.Step:  # asked first: there is one for each token
+            if message.core != self._core:
+                self._follow(message.core)
             pacer = self._pacer
             now_s = time.monotonic()  # the clock of the event loop
             pacer.count(now_s)
@@ -87,9 +92,11 @@ class EngineClient(WorkerClient):
                 pacer.pass_on(
                     message.chunks, now_s, message.next_s or 0.0, self._is_live, len(self._streams)
                 )
-                return
-            for request_id, chunk in message.chunks:
-                self._deliver(request_id, chunk)
+            else:
+                for request_id, chunk in message.chunks:
+                    self._deliver(request_id, chunk)
+            if not self._streams:
+                self._follow(UNKNOWN)
         else:
             super()._receive(message)
 
@@ -99,12 +106,28 @@ class EngineClient(WorkerClient):
         is_live = isinstance(stream, Generation) and stream.is_live
         return is_live and self.config.smooth_streams and not self.limits.n_cores_taken
 
+    def _follow(self, core: int) -> None:
+        """Leave the core that leads the engine's steps to it, unless others use cores, too."""
+        self._core = core
+        if core == UNKNOWN or self.limits.n_cores_taken:
+            loop_core.end(self)
+        else:
+            loop_core.leave(self, core, self.limits.n_threads)
+
+    def set_limits(self, limits: ComputeLimits) -> None:
+        if limits != self.limits:
+            self._follow(UNKNOWN)  # until the next step
+        super().set_limits(limits)
+
     def cancel(self, request_id: int) -> None:
         self._pacer.drop(request_id)
         super().cancel(request_id)
+        if not self._streams:
+            self._follow(UNKNOWN)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pacer.flush_all()
+        self._follow(UNKNOWN)
         super().connection_lost(exc)
 
     def _receive_own(self, message: Any) -> None:

@@ -62,6 +62,7 @@ from edgeagent.types.unary_requests import (
 from edgeagent.worker import confinement, entry
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.loop import Loop
+from edgeagent.worker.loop_core import current_core
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ class GenerationWorker:
 
     def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:
         next_s = self._engine.outcome.next_step_s if has_bursts(chunks) else None
-        self._channel.send(protocol.Step(chunks, next_s))
+        self._channel.send(protocol.Step(chunks, next_s, current_core()))
 
     def _forget(self, request_id: int) -> None:
         self._requests.pop(request_id, None)

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from edgeagent.worker.loop_core import loop_core
 from edgeagent.worker.process_environment import child_environment, python_path, worker_environment
 
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
@@ -36,7 +37,9 @@ def start(
     is that of `process_environment.worker_environment`."""
     if waits_long:
         options["env"] = worker_environment(True, **_search_path())
-    return subprocess.Popen(command(module, *arguments), **_options(pass_fds, options))
+    process = subprocess.Popen(command(module, *arguments), **_options(pass_fds, options))
+    loop_core.free_process(process.pid)
+    return process
 
 
 def end(process: subprocess.Popen[Any], timeout_s: float = 20.0) -> None:

@@ -135,7 +135,8 @@ def scored(
     top: list[TopLogprob] = []
     if n_top:
         n = min(n_top, len(raw))
-        ids = np.argpartition(raw, len(raw) - n)[-n:]
+        # From the best on: with many equal scores, as a mask leaves, a partition at the end takes 6 ms.
+        ids = np.argpartition(-raw, n - 1)[:n]
         ids = ids[np.argsort(-raw[ids], kind="stable")]
         top = [
             TopLogprob(spelled(int(i), runner), float(raw[i]) - whole)

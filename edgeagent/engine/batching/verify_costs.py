@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass, field
 
 # A step of n tokens costs n + F units: reading the weights costs as much as computing F tokens. F is at least
@@ -18,15 +20,23 @@ NEW_WEIGHT = (
 )
 FRESH_STEPS = 24
 OUTLIER = 2.0  # times longer, or shorter, than expected is counted as this much
+# Of a size that runs all the time, the median of the last steps counts: one step of 174 ms in place
+# of 36 made 8 answers draft for 24 steps, each a third too long (SmolLM2-135M, zen4, 2026-11-30).
+N_RECENT = 5
+N_FEW = 3
+# A step that took this many times what is believed, or less than its part, says that it is not known well.
+ODD = 1.25
 
 
 @dataclass
 class VerifyCosts:
-    """Seconds of a step, by its number of tokens: moving averages. Engine thread only."""
+    """Seconds of a step, by its number of tokens: medians, or moving averages of few. Engine thread only."""
 
     _times: dict[int, float] = field(default_factory=dict)
     _seen: dict[int, int] = field(default_factory=dict)
     _sizes: list[int] = field(default_factory=list)  # ascending
+    _recent: dict[int, deque[float]] = field(default_factory=dict)  # since it ran seldom
+    _odd: set[int] = field(default_factory=set)
     _n_steps: int = 0
     _idle_s: dict[int, float] = field(default_factory=dict)  # measured when nothing else ran
 
@@ -39,12 +49,22 @@ class VerifyCosts:
     def observe(self, n_tokens: int, took_s: float) -> None:
         """A step of `n_tokens` has taken `took_s`. One that other work has held up counts little."""
         self._n_steps += 1
-        is_new, is_fresh = n_tokens not in self._times, self.is_fresh(n_tokens)
-        if self._sizes:
+        is_new = n_tokens not in self._times
+        is_seldom = not self._is_recent(n_tokens)
+        recent = self._recent.setdefault(n_tokens, deque(maxlen=N_RECENT))
+        if is_seldom:
+            recent.clear()
+        recent.append(took_s)
+        believed_s = took_s
+        if len(recent) >= N_FEW:
+            believed_s = statistics.median(recent)
+        elif self._sizes:
             expected = self.seconds(n_tokens)
             bounded = min(max(took_s, expected / OUTLIER), expected * OUTLIER)
-            took_s = expected + (WEIGHT if is_fresh else NEW_WEIGHT) * (bounded - expected)
-        self._times[n_tokens] = took_s
+            believed_s = expected + (NEW_WEIGHT if is_seldom else WEIGHT) * (bounded - expected)
+        is_odd = not believed_s / ODD <= took_s <= believed_s * ODD
+        (self._odd.add if is_odd else self._odd.discard)(n_tokens)
+        self._times[n_tokens] = believed_s
         self._seen[n_tokens] = self._n_steps
         if is_new:
             self._sizes = sorted(self._times)
@@ -52,7 +72,10 @@ class VerifyCosts:
             self._forget()
 
     def is_fresh(self, n_tokens: int) -> bool:
-        """Whether a step of this size has run just now."""
+        """Whether a step of this size has run just now, and took what is believed."""
+        return self._is_recent(n_tokens) and n_tokens not in self._odd
+
+    def _is_recent(self, n_tokens: int) -> bool:
         return self._n_steps - self._seen.get(n_tokens, -FRESH_STEPS) <= FRESH_STEPS
 
     @property
@@ -92,5 +115,6 @@ class VerifyCosts:
         """Drop what was measured long ago, except the last size."""
         old = [n for n, seen in self._seen.items() if self._n_steps - seen > KEPT_STEPS]
         for size in old:
-            del self._times[size], self._seen[size]
+            del self._times[size], self._seen[size], self._recent[size]
+            self._odd.discard(size)
         self.take(self._idle_s)

@@ -11,7 +11,6 @@ from edgeagent.engine.batching.verify_costs import (
     LARGEST_FIXED,
     NEW_WEIGHT,
     OUTLIER,
-    WEIGHT,
     VerifyCosts,
 )
 
@@ -67,13 +66,31 @@ def test_a_size_follows_what_it_costs_now():
 
 
 @pytest.mark.parametrize(("took_s", "factor"), [(9.0, OUTLIER), (0.0, 1 / OUTLIER)])
-def test_one_step_that_was_held_up_counts_little(took_s, factor):
+def test_one_step_that_was_held_up_counts_for_nothing_where_others_ran_and_little_else(
+    took_s, factor
+):
     costs = measured(n1=0.010, n4=0.020)
     costs.observe(4, took_s)
-    assert costs.seconds(4) == pytest.approx(0.020 * (1 + WEIGHT * (factor - 1)), rel=1e-3)
+    assert costs.seconds(4) == pytest.approx(0.020, rel=1e-3)
     guess = costs.seconds(8)
     costs.observe(8, took_s)
     assert costs.seconds(8) == pytest.approx(guess * (1 + NEW_WEIGHT * (factor - 1)), rel=1e-3)
+
+
+def test_a_size_is_not_fresh_until_a_step_takes_what_is_believed():
+    costs = measured(n1=0.010, n4=0.020)
+    costs.observe(4, 0.050)
+    assert not costs.is_fresh(4)
+    costs.observe(4, 0.021)
+    assert costs.is_fresh(4)
+    for _ in range(FRESH_STEPS + 1):
+        costs.observe(1, 0.010)
+    n_odd = 0
+    for took_s in [0.090, 0.020, 0.020]:  # held up in the step that measures it again
+        costs.observe(4, took_s)
+        n_odd += not costs.is_fresh(4)
+    assert 1 <= n_odd <= 2 and costs.is_fresh(4)
+    assert costs.seconds(4) == pytest.approx(0.020, rel=1e-3)
 
 
 def test_an_old_measurement_is_forgotten_and_the_last_one_never():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -29,9 +29,12 @@ from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import IntentQuestion
+from edgeagent.types.sampling import Sampling
 
 # More characters of a prediction are not tokenized.
 CHARS_PER_TOKEN = 8
+# As OpenAI bans a token.
+NEVER = -100.0
 
 
 class SequenceBuilder:
@@ -131,7 +134,10 @@ class SequenceBuilder:
         spec, tokens, n_prompt = request.spec, built.tokens, len(built.tokens)
         last_n = spec.sampling.repeat_last_n
         tail = list(tokens[-last_n:]) if last_n else []
-        sampler = Sampler(spec.sampling, self._llama.n_vocab, tail, index)
+        sampling = spec.sampling
+        if spec.ignore_eos and request.grammar is None:  # what has a form ends with it
+            sampling = endless(sampling, self._llama.end_tokens)
+        sampler = Sampler(sampling, self._llama.n_vocab, tail, index)
         takeover = _takeover(spec, built.is_reasoning)
         parser = self._parser(request, built.is_reasoning, takeover)
         if request.grammar is None and parser is None and spec.logprobs is None:
@@ -199,6 +205,14 @@ def prompt_facts(
     longest = max(limits)
     is_clamped = spec.max_tokens is not None and longest < spec.max_tokens
     return PromptFacts(n_prompt, max_tokens=longest if is_clamped else None, n_dropped=n_dropped)
+
+
+def endless(sampling: Sampling, end_tokens: Collection[int]) -> Sampling:
+    """The same without the tokens that end an answer. Behind one of them a model goes on with turns of its
+    own, whose markers are tokens without text: a reader sees nothing come for twice as long."""
+    return msgspec.structs.replace(
+        sampling, logit_bias=sampling.logit_bias | dict.fromkeys(end_tokens, NEVER)
+    )
 
 
 def _takeover(spec: GenerateSpec, is_reasoning: bool) -> Takeover:

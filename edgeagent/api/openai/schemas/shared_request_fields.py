@@ -81,7 +81,10 @@ class GenerationRequest(RequestModel):
         ),
     ] = Field(None, min_length=1, max_length=200)
     ignore_eos: Annotated[
-        bool, ExtensionField("for measurements: continue after the end of the answer")
+        bool,
+        ExtensionField(
+            "for measurements: draw no token that ends the answer, and go on to its limit"
+        ),
     ] = False
 
     @model_validator(mode="after")

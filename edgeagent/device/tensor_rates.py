@@ -27,7 +27,7 @@ FILE_NAME = "tensor_rates.json"
 GRACE_S = 30.0  # beyond the limit a child is stuck: it stops by itself after a type
 _MAX_KEPT = 8
 _MAX_FILE_BYTES = 256 * 1024
-_SCHEME = 1  # increase when the meaning of a value changes
+_SCHEME = 2  # increase when the meaning of a value changes
 # Weights that a few caches full of 4-bit types hold, within these bounds: decoding reads from memory.
 _LEAST_WEIGHTS, _MOST_WEIGHTS = 1 << 24, 1 << 27
 _LLC_UNKNOWN_BYTES = 8 << 20
@@ -51,6 +51,7 @@ def least_disturbed(one: TensorRates, other: TensorRates) -> TensorRates:
             max(rate.decode for rate in both),
             max(rate.prefill for rate in both),
             both[-1].is_repacked,
+            max(rate.few for rate in both),
         )
         for kind in one.rates | other.rates
         if (both := [each.rates[kind] for each in (one, other) if kind in each.rates])

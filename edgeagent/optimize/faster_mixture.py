@@ -6,9 +6,10 @@ KL divergence to the file that is there.
     measured_costs    the divergence that each type of each matrix costs, by probes of groups of matrices
     fastest_within    the types of all matrices for a bound on the sum of these costs
 
-A request is a prompt of 512 tokens with 128 more, as for uniform types (`requantization`). Each weight takes
-512 / prefill + 128 / decode seconds of it, with the rates of its type in weights a second; those of the
-output matrix 1 / prefill + 128 / decode, because of a prompt only the last token needs them.
+A request is a prompt of 512 tokens with 128 more, as for uniform types (`requantization`), half of which come
+in steps of a few tokens: with other answers, with drafts, or forced by a schema. Each weight takes
+512 / prefill + 64 / decode + 64 / few seconds of it, with the rates of its type in weights a second; those
+of the output matrix 1 / prefill instead, because of a prompt only the last token needs them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from edgeagent.types.measurement import TensorRate
 OUTPUT, TABLE = "output.weight", "token_embd.weight"
 # A type that is coarser than another must be faster by this.
 LEAST_STEP = 1.05
+# Of the tokens of an answer, those that come in steps of a few.
+FEW_SHARE = 0.5
 # Chunks of the text behind those that files are measured on.
 CALIBRATION_CHUNKS, TUNING_CHUNKS = 8, 2
 # How many neighbouring layers are probed together: the first whose probes the time suffices for.
@@ -89,18 +92,25 @@ def seconds_by_type(
         n, n_of_prompt = shapes[name].n_elements, 1 if name == output else n_prompt
         own = shapes[name].type.name
         found[name] = {
-            kind: n * (n_of_prompt / rates[kind].prefill + n_answer / rates[kind].decode)
+            kind: n * (n_of_prompt / rates[kind].prefill + n_answer * _token_s(rates[kind]))
             for kind in dict.fromkeys((*kinds_for(shapes[name].shape[0]), own))
             if kind in rates
         }
     return found
 
 
+def _token_s(rate: TensorRate) -> float:
+    """Seconds that a token of an answer takes of a weight."""
+    return (1 - FEW_SHARE) / rate.decode + FEW_SHARE / (rate.few or rate.decode)
+
+
 def worth_trying(seconds: Mapping[str, float]) -> list[str]:
-    """The types that are faster than all finer ones, finest first."""
+    """The types that are faster than all of more bytes, which are finer; most bytes first."""
     kept: list[str] = []
-    for kind in sorted(seconds, key=lambda k: -_TYPES[k].n_bytes / _TYPES[k].block):
-        if not kept or LEAST_STEP * seconds[kind] <= min(seconds[one] for one in kept):
+    bytes_of = {kind: _TYPES[kind].n_bytes / _TYPES[kind].block for kind in seconds}
+    for kind in sorted(seconds, key=lambda k: -bytes_of[k]):
+        larger = [seconds[one] for one in kept if bytes_of[one] > bytes_of[kind]]
+        if not larger or LEAST_STEP * seconds[kind] <= min(larger):
             kept.append(kind)
     return kept
 

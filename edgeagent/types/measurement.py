@@ -15,11 +15,13 @@ class PrefillDecode(msgspec.Struct, frozen=True, array_like=True):
 class TensorRate(msgspec.Struct, frozen=True, array_like=True):
     """How fast matrices of one tensor type are multiplied: weights a second with one token, and products of
     a weight and a token a second in a chunk of a prompt. `is_repacked`: the processor has kernels of its own.
+    `few`: products a second with four tokens, as in steps of some answers, or with drafts; 0: not measured.
     """
 
     decode: float
     prefill: float
     is_repacked: bool = False
+    few: float = 0.0
 
 
 MEASURED_STEPS = 16

@@ -119,15 +119,18 @@ def test_rates_that_were_measured_before_are_used_and_not_measured_again(
     measuring = DeviceBenchmark(device, tmp_path)
     measuring._store.save(measuring._key, found)
     n_threads = n_threads_of(configure(flags={"state_dir": tmp_path}))
-    rates = {"Q4_0": TensorRate(9e9, 30e9, True), "F16": TensorRate(3e9, 20e9)}
+    rates = {"Q4_0": TensorRate(9e9, 30e9, True, 12e9), "F16": TensorRate(3e9, 20e9, False, 4e9)}
     measuring._tensors.save(TensorRates(1, n_threads, rates))
     monkeypatch.setattr("edgeagent.cli.models_recommend.measure", None)
     monkeypatch.setattr("edgeagent.device.benchmark.measure_tensors", None)
     text = _run(state=tmp_path)
     assert "3.5 GB/s, 17 GFLOP/s (measured on 2026-09-21)" in text
-    assert re.search(r"Q4_0 +4\.5 +30 +9\.0 +own kernels\n.*F16 +16\.0 +20 +3\.0", text)
+    assert re.search(
+        r"Q4_0 +4\.5 +30 +12\.0 +9\.0 +own kernels\n.*F16 +16\.0 +20 +4\.0 +3\.0", text
+    )
     body = json.loads(_run("--json", state=tmp_path))
-    assert body["tensor_types"]["F16"] == {"decode": 3e9, "prefill": 20e9, "is_repacked": False}
+    f16 = {"decode": 3e9, "few": 4e9, "prefill": 20e9, "is_repacked": False}
+    assert body["tensor_types"]["F16"] == f16
 
 
 def test_a_profile_of_the_user_is_advised_on(tmp_path: Path) -> None:

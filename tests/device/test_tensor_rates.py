@@ -29,9 +29,11 @@ def test_rates_are_kept_for_one_device_and_number_of_threads(tmp_path: Path):
 
 
 def test_of_two_measurements_the_higher_figures_stay():
-    again = TensorRates(5, 2, {"Q4_0": TensorRate(2e9, 1e9, True), "Q8_0": TensorRate(1e9, 1e9)})
+    again = TensorRates(
+        5, 2, {"Q4_0": TensorRate(2e9, 1e9, True, 6e9), "Q8_0": TensorRate(1e9, 1e9)}
+    )
     found = least_disturbed(FOUND, again)
-    assert found.rates == {"Q4_0": TensorRate(2e9, 3e9, True), "Q8_0": TensorRate(1e9, 1e9)}
+    assert found.rates == {"Q4_0": TensorRate(2e9, 3e9, True, 6e9), "Q8_0": TensorRate(1e9, 1e9)}
     assert (found.measured_utc_ms, found.n_threads) == (5, 2)
 
 
@@ -53,7 +55,7 @@ def test_what_the_time_suffices_for_is_measured_in_a_child(monkeypatch: pytest.M
     )
     assert list(found.rates) == ["Q4_0"] and set(told) == {"Q4_0"}
     rate = found.rates["Q4_0"]
-    assert rate.decode > 0 and rate.prefill > 0 and found.n_threads == 1
+    assert rate.decode > 0 and rate.prefill > 0 and rate.few > 0 and found.n_threads == 1
 
 
 @pytest.mark.process

@@ -41,11 +41,14 @@ def test_a_matrix_takes_its_share_of_prompt_and_answer_and_the_output_only_of_th
     assert found["blk.0.ffn_up.weight"]["Q4_1"] == pytest.approx(n * (100 / 3e9 + 10 / 1e9))
     output = "output.weight" if "output.weight" in sizes else "token_embd.weight"
     assert found[output]["Q8_0"] == pytest.approx(sizes[output] * (1 / 2e9 + 10 / 2e9))
+    few = seconds_by_type(header, {"Q8_0": TensorRate(2e9, 2e9, few=4e9)}, 100, 10)
+    assert few[output]["Q8_0"] == pytest.approx(sizes[output] * (1 / 2e9 + 5 / 2e9 + 5 / 4e9))
 
 
 def test_only_types_that_are_faster_than_all_finer_ones_are_tried():
-    seconds = {"Q8_0": 2.0, "Q6_K": 1.0, "Q5_K": 0.99, "Q4_0": 0.8, "Q4_1": 3.0, "IQ4_NL": 0.8}
-    assert worth_trying(seconds) == ["Q8_0", "Q6_K", "Q4_0"]
+    seconds = {"Q8_0": 2.0, "Q6_K": 1.0, "Q5_K": 0.99, "Q4_0": 0.8, "Q4_1": 3.0, "IQ4_NL": 0.81}
+    # Q4_0 and IQ4_NL have the same bytes: which of them is finer, the probes tell.
+    assert worth_trying(seconds) == ["Q8_0", "Q6_K", "Q4_0", "IQ4_NL"]
 
 
 def costs_of(**divergences: float) -> MixtureCosts:

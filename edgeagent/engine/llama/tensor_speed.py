@@ -3,9 +3,9 @@
     python -m edgeagent.engine.llama.tensor_speed --threads 2 --weights 33554432 --limit 8
 
 Weights lie where llama.cpp would put them: in the layout of the processor's own kernels where it has one for
-the type. A type is timed with one token, as in decoding, and with a chunk of a prompt. The process prints the
-type being measured and then its rates, one JSON object a line; the most usual types come first, and when the
-time is up, the rest is omitted.
+the type. A type is timed with one token, as in decoding, with a few, and with a chunk of a prompt. The
+process prints the type being measured and then its rates, one JSON object a line; the most usual types come
+first, and when the time is up, the rest is omitted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ TYPES = (
 N_COLUMNS = 2048
 N_ROWS = 2048
 CHUNK_TOKENS = 128
-SHARE_S = 0.12  # for each of the two timings
+FEW_TOKENS = 4
+SHARE_S = 0.1  # for each of the three timings
 LEAST_RUNS = 3
 MAX_MATRICES = 64
 
@@ -67,7 +68,7 @@ class Matrices:
 
     def rate(self, kind: str) -> TensorRate:
         """The rates of a type, in weights a second. Raises: EngineFailed."""
-        is_repacked, decode_s, prefill_s = False, 0.0, 0.0
+        is_repacked, decode_s, few_s, prefill_s = False, 0.0, 0.0, 0.0
         data = packed(self._values, GGML_TYPES[TYPE_NUMBERS[kind]])
         with self._context() as weights, self._context() as rest:
             matrices = [self._matrix(weights, kind) for _ in range(self._n_matrices)]
@@ -78,11 +79,13 @@ class Matrices:
                 for matrix in matrices:
                     put(matrix, data.ctypes.data, 0, data.nbytes)
                 decode_s = self._timed(matrices, 1)
+                few_s = self._timed(matrices, FEW_TOKENS)
                 prefill_s = self._timed(matrices, CHUNK_TOKENS)
         return TensorRate(
             decode=self.n_weights / decode_s,
             prefill=self.n_weights * CHUNK_TOKENS / prefill_s,
             is_repacked=is_repacked,
+            few=self.n_weights * FEW_TOKENS / few_s,
         )
 
     def _timed(self, matrices: list[int], n_tokens: int) -> float:

@@ -170,7 +170,11 @@ async def _best_file(
     with timed_progress() as tell:
         trials = Trials(model.path, folder, _options(here, text), bound, n_files, tell)
         if minutes:
-            mixture = await _mixture(here, trials, rates, model, minutes, tell)
+            try:
+                mixture = await _mixture(here, trials, rates, model, minutes, tell)
+            except EdgeAgentError as exc:  # files of one type may be possible all the same
+                click.echo(f"No mixture of types is made: {exc.message}", err=True)
+                mixture = None
             if mixture is not None and is_good(mixture):
                 return mixture
             trials.expect(len(worth))

@@ -44,7 +44,7 @@ from edgeagent.types.measurement import TensorRate
 
 OUTPUT, TABLE = "output.weight", "token_embd.weight"
 # A type that is coarser than another must be faster by this.
-LEAST_STEP = 1.05
+LEAST_STEP = 1.02
 # Of the tokens of an answer, those that come in steps of a few.
 FEW_SHARE = 0.5
 # Chunks of the text behind those that files are measured on.

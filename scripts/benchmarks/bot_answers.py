@@ -18,6 +18,7 @@ import re
 import time
 import tomllib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from scripts.benchmarks.knowledge import Client, Entry, entries, note, unpacked
 from scripts.benchmarks.served import serving
 
 QUESTIONS = Path(__file__).parent / "ferry_questions.toml"
+JUDGED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 THRESHOLDS = (0.0, 0.5, 0.55, 0.58, 0.61, 0.65, 0.7)
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
@@ -97,6 +99,7 @@ def answered(client: Client, case: Case, args: argparse.Namespace) -> dict[str, 
                 "type": "file_search", "vector_store_ids": [case.store], "max_num_results": 4,
                 "answers": args.answers,
                 "sure_evidence": args.sure_evidence,
+                "least_answerability": args.least_answerability,
                 "filters": None
                 if case.besides is None
                 else {"type": "ne", "key": "entry", "value": case.besides},
@@ -191,6 +194,18 @@ def by_threshold(all_told: dict[str, list[dict[str, Any]]]) -> Table:
     return table
 
 
+def by_judge(all_told: dict[str, list[dict[str, Any]]], thresholds: Sequence[float]) -> Table:
+    """The shares that a judge declines below each threshold."""
+    table = Table("declined below", *all_told)
+    for least in thresholds:
+        shares = [
+            sum(t.get("answerability", 0) < least for t in told) for told in all_told.values()
+        ]
+        counts = map(len, all_told.values())
+        table.add_row(f"{least:g}", *(f"{n / k:.0%}" for n, k in zip(shares, counts, strict=True)))
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench bot-answers", description=__doc__)
     parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
@@ -199,6 +214,9 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--faq", action="store_true", help="with the two FAQs")
     parser.add_argument("--sure-evidence", type=float, help="default: as the settings say")
+    parser.add_argument(
+        "--least-answerability", type=float, help="default: as the settings say; 0: ask no judge"
+    )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth entry of them")
     parser.add_argument(
         "--kind", help="only questions whose kind has this word, such as answerable"
@@ -247,6 +265,10 @@ def main() -> None:
     Console().print(table)
     if args.answers == "quotes":
         Console(width=120).print(by_threshold(all_told))
+    if any("answerability" in told for rows in all_told.values() for told in rows):
+        usual_least = KnowledgeSettings().least_answerability
+        thresholds = sorted({*JUDGED, usual_least, args.least_answerability or usual_least})
+        Console(width=120).print(by_judge(all_told, thresholds))
 
 
 if __name__ == "__main__":

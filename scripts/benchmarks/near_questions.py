@@ -3,8 +3,7 @@
 Each organisation of `near_texts/` has a store of its own; its questions are asked of all of its documents.
 Half of them no document answers. The files were written by hand, for measuring only.
 
-    in use       declined by evidence and, where a judge is installed, by its word
-    evidence     declined by evidence alone
+    in use       declined by a judge's word where one is installed, else by evidence (`--least 0`)
     area         of an answerable and an unanswerable question, how often the first has the higher value
     lost at 90%  answerable questions that are declined at the threshold that declines 90% of the others
 
@@ -49,19 +48,15 @@ class Told(NamedTuple):
         return bool(self.knowledge["basis"] == "nothing")
 
     @property
-    def is_thin(self) -> bool:
-        """Declined by evidence, before a judge was asked."""
-        return self.is_declined and "answerability" not in self.knowledge
-
-    @property
     def evidence(self) -> float:
         """What was thin below the others, then what `sure_evidence` is compared with."""
-        least = -1.0 if self.is_thin else 0.0
+        least = -1.0 if self.is_declined else 0.0
         return least + float(self.knowledge.get("quote_evidence") or self.knowledge["evidence"])
 
     @property
     def judged(self) -> float:
-        return -1.0 if self.is_thin else float(self.knowledge["answerability"])
+        """What a judge said; nothing was found where it was not asked."""
+        return float(self.knowledge.get("answerability", 0.0))
 
 
 def asked(client: Client, of: Organisation, least: float | None) -> list[Told]:
@@ -103,30 +98,24 @@ def report(console: Console, told: Sequence[Told]) -> None:
     wrong = [one for one in told if not one.is_answered]
     is_judged = any("answerability" in one.knowledge for one in told)
     table = Table("declined", "answerable: lost", "unanswerable: declined (aim 90%)")
-    rules: list[tuple[str, Callable[[Told], bool]]] = [("in use", lambda one: one.is_declined)]
-    if is_judged:
-        rules.append(("evidence alone", lambda one: one.is_thin))
-    for name, rule in rules:
-        table.add_row(name, share(right, rule), share(wrong, rule))
+    in_use = [share(side, lambda one: one.is_declined) for side in (right, wrong)]
+    table.add_row("in use", *in_use)
     console.print(table)
     answered = [one for one in right if not one.is_declined]
     if answered:
         is_cited = share(answered, lambda one: f"{one.title}.md" in one.cited)
         console.print(f"answered: the right document is cited in {is_cited}")
     table = Table("value", "area", "declined at 5%, 10%, 20% lost", f"lost at {SHARE:.0%} declined")
-    values: list[tuple[str, Callable[[Told], float]]] = []
-    if is_judged:
-        values.append(("judge", lambda one: one.judged))
-    else:
-        values.append(("evidence", lambda one: one.evidence))
-    for name, value in values:
-        own, others = [value(one) for one in right], [value(one) for one in wrong]
-        declined = ", ".join(f"{declined_at(own, others, loss):.0%}" for loss in (0.05, 0.1, 0.2))
-        lost = lost_at(own, others, SHARE)
-        low, high = interval(round(lost * len(right)), len(right))
-        table.add_row(
-            name, f"{area(own, others):.3f}", declined, f"{lost:.1%} ({low:.0%} to {high:.0%})"
-        )
+    own, others = (
+        [one.judged if is_judged else one.evidence for one in side] for side in (right, wrong)
+    )
+    declined = ", ".join(f"{declined_at(own, others, loss):.0%}" for loss in (0.05, 0.1, 0.2))
+    lost = lost_at(own, others, SHARE)
+    low, high = interval(round(lost * len(right)), len(right))
+    table.add_row(
+        "judge" if is_judged else "evidence",
+        f"{area(own, others):.3f}", declined, f"{lost:.1%} ({low:.0%} to {high:.0%})",
+    )  # fmt: skip
     console.print(table)
 
 

@@ -54,7 +54,7 @@ def write(judge: Judge, folder: Path, target: Path, scale: float = 1.0, shift: f
     writer = gguf.GGUFWriter(target, "bert")
     writer.add_name("edge-judge")
     writer.add_license("Apache-2.0")
-    write_bert_header(writer, folder, gguf.PoolingType.RANK)
+    write_bert_header(writer, folder, gguf.PoolingType.RANK, gguf.LlamaFileType.MOSTLY_Q8_0)
     for name, tensor in judge.state_dict().items():
         ours = tensor_name(name)
         if ours is None:

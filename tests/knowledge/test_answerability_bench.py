@@ -49,8 +49,7 @@ def test_what_is_told_is_declined_by_evidence_or_by_a_judge():
     thin, judged = told("nothing"), told("nothing", answerability=0.2)
     answered = told("quotes", answerability=0.7, quote_evidence=0.6)
     assert [one.is_declined for one in (thin, judged, answered)] == [True, True, False]
-    assert [one.is_thin for one in (thin, judged, answered)] == [True, False, False]
-    assert [one.judged for one in (thin, judged, answered)] == [-1.0, 0.2, 0.7]
+    assert [one.judged for one in (thin, judged, answered)] == [0.0, 0.2, 0.7]
     assert [one.evidence for one in (thin, answered)] == [-0.5, 0.6]
 
 

@@ -38,7 +38,9 @@ async def test_a_question_is_handed_over_only_to_a_model_that_can_be_asked(
 ):
     settings = KnowledgeSettings(thin_evidence_model="gone")
     none = cast("Any", None)
-    consultant = Consultant(cast("Any", NothingFound()), none, settings, none)
+    consultant = Consultant(
+        cast("Any", NothingFound()), none, settings, cast("Any", Judgement(None))
+    )
     found = await consultant.consult(
         "owner", FileSearch(store_ids=["vs_1"], on_thin_evidence="router"), QUESTION,
         shows_results=False, may_fix=may_fix, why_not=lambda model: fault,
@@ -81,13 +83,16 @@ def test_of_a_stored_question_only_its_answer_is_quoted() -> None:
 
 
 class OneFound(NothingFound):
-    """A retrieval with one passage that is near every question."""
+    """A retrieval with one passage."""
+
+    def __init__(self, evidence: float) -> None:
+        self.evidence = evidence
 
     async def search(self, owner: str, wish: Any) -> list[Any]:
         return [
             Passage(
                 chunk=1, store_id="vs_1", file_id="file-1", name="a.md", attributes={}, headings="Dogs",
-                text="Dogs may travel on deck.", answer=None, page=None, evidence=0.9,
+                text="Dogs may travel on deck.", answer=None, page=None, evidence=self.evidence,
             )
         ]  # fmt: skip
 
@@ -108,19 +113,23 @@ class Judgement:
 
 
 @pytest.mark.parametrize(
-    ("said", "least", "basis", "n_asked"),
+    ("said", "least", "evidence", "basis", "n_asked"),
     [
-        (0.39, None, "nothing", 1),
-        (0.4, None, "quotes", 1),
-        (0.39, 0.3, "quotes", 1),
-        (0.39, 0.0, "quotes", 0),
-        (None, None, "quotes", 1),
+        (0.39, None, 0.9, "nothing", 1),
+        (0.4, None, 0.1, "quotes", 1),
+        (0.39, 0.3, 0.1, "quotes", 1),
+        (0.39, 0.0, 0.9, "quotes", 0),
+        (0.9, 0.0, 0.1, "nothing", 0),
+        (None, None, 0.9, "quotes", 1),
+        (None, None, 0.1, "nothing", 1),
     ],
 )
-async def test_what_a_judge_says_is_not_answered_is_declined(said, least, basis, n_asked):
+async def test_a_judge_decides_where_it_is_asked_else_evidence(
+    said, least, evidence, basis, n_asked
+):
     judge = Judgement(said)
     consultant = Consultant(
-        cast("Any", OneFound()), cast("Any", None), KnowledgeSettings(least_answerability=0.4),
+        cast("Any", OneFound(evidence)), cast("Any", None), KnowledgeSettings(least_answerability=0.4),
         cast("Any", judge),
     )  # fmt: skip
     tool = FileSearch(store_ids=["vs_1"], answers="quotes", least_answerability=least)

@@ -24,6 +24,7 @@ _SPECIAL = {"[PAD]": "padding", "[UNK]": "unknown", "[CLS]": "bos", "[SEP]": "se
 # llama.h: enum llama_token_type and llama_pooling_type.
 _NORMAL, _CONTROL = 1, 3
 _MEAN = 1
+_F16 = 1  # llama.h: enum llama_ftype
 
 _NAMES = {
     "embeddings.word_embeddings": "token_embd",
@@ -61,7 +62,7 @@ def convert(converter: str, folder: Path, target: Path) -> None:
         ) from error
     tensors = read_tensors(folder / "model.safetensors")
     writer = gguf.GGUFWriter(target, "bert")
-    write_bert_header(writer, folder, _MEAN)
+    write_bert_header(writer, folder, _MEAN, _F16)
     for name, array in sorted(tensors.items()):
         new_name = gguf_name(name)
         if new_name is not None:
@@ -73,10 +74,11 @@ def convert(converter: str, folder: Path, target: Path) -> None:
     writer.close()
 
 
-def write_bert_header(writer: Any, folder: Path, pooling: int) -> None:
+def write_bert_header(writer: Any, folder: Path, pooling: int, file_type: int) -> None:
     """The facts and the vocabulary of a published BERT. Raises: InstallFailed."""
     config = _config(folder)
     tokens = _tokens(folder / "vocab.txt")
+    writer.add_file_type(file_type)
     _write_facts(writer, config, pooling)
     _write_vocabulary(writer, tokens)
 
@@ -116,7 +118,6 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _write_facts(writer: Any, config: dict[str, Any], pooling: int) -> None:
-    writer.add_file_type(1)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])

@@ -2,9 +2,9 @@
 
 1. the question: the last message of the user, with the one before where it is short ("and on Sundays?")
 2. the same question in a CSV of questions and answers, or one that is near enough: its answer, word for word
-3. thin evidence, or passages that do not answer, as a judge says (`judge`): an answer that says so in place
-   of an invented one, or a hand-over: to a larger model, or to a person; where the larger model cannot be
-   asked, the answer says so, too
+3. passages that do not answer, as a judge says (`judge`), or thin evidence without one: an answer that
+   says so in place of an invented one, or a hand-over: to a larger model, or to a person; where the larger
+   model cannot be asked, the answer says so, too
 4. else the passages are put before the question, and the model answers from them; or the answer is one or
    two of their sentences (`answers: quotes`), and no model is asked; where these tell little, a sentence
    before them says so
@@ -217,13 +217,15 @@ class Consultant:
         if may_fix and (near := self._near_question(query, found)) is not None:
             return _verbatim(query, near, evidence, shows_results)
         sentences = _Sentences(self._retrieval, owner, tool, query, found)
-        is_thin = not found or (
-            evidence < self._settings.least_evidence
-            and await sentences.evidence() < self._settings.least_sentence_evidence
-        )
         least = _first(tool.least_answerability, self._settings.least_answerability)
-        judged = await self._judge.answerability(query, found) if least and not is_thin else None
-        is_thin = is_thin or (judged is not None and judged < least)
+        judged = await self._judge.answerability(query, found) if least else None
+        if judged is not None:
+            is_thin = judged < least
+        else:
+            is_thin = not found or (
+                evidence < self._settings.least_evidence
+                and await sentences.evidence() < self._settings.least_sentence_evidence
+            )
         then = (tool.on_thin_evidence or self._settings.on_thin_evidence) if is_thin else "answer"
         fault = why_not(self.handover_model) if then == "router" else None
         if fault is not None:

@@ -161,9 +161,12 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--stories", type=Path, metavar="GGUF")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--made", type=Path, metavar="DIR", help="leave the files made here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        files = models(args, Path(folder))
+        if args.made is not None:
+            args.made.mkdir(parents=True, exist_ok=True)
+        files = models(args, args.made or Path(folder))
         os.sync()
         quiet = machine.Quiet()
         rates = measure(probe(), limit_s=6.0)

@@ -56,8 +56,8 @@ class LoopCore:
             self._allowed = frozenset(os.sched_getaffinity(0))
             self._threads = _threads()
         rest = self._allowed - {core}
-        if rest and core in self._allowed and n_threads >= len(self._allowed):
-            os.sched_setaffinity(0, rest)
+        is_gain = core in self._allowed and n_threads >= len(self._allowed)
+        if is_gain and rest and _set(0, rest):
             self._left = core
         else:
             self._free()
@@ -90,13 +90,14 @@ def _threads() -> frozenset[int]:
     return frozenset(int(path.name) for path in Path("/proc/self/task").iterdir())
 
 
-def _set(pid: int, cores: frozenset[int]) -> None:
+def _set(pid: int, cores: frozenset[int]) -> bool:
+    """False where it has ended, the cores were taken away meanwhile, or a sandbox forbids it: it keeps those
+    that it has."""
     try:
         os.sched_setaffinity(pid, cores)
-    except (
-        OSError
-    ):  # it has ended, or its cores were taken away meanwhile: it keeps those that it has
-        return
+    except OSError:
+        return False
+    return True
 
 
 loop_core = LoopCore()

@@ -90,6 +90,16 @@ def test_the_only_core_is_never_left(kernel, loop):
     assert kernel.own == {1}
 
 
+def test_a_sandbox_that_forbids_it_changes_nothing(kernel, loop, monkeypatch):
+    def forbid(pid: int, cores: frozenset[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(kernel, "sched_setaffinity", forbid)
+    loop.leave("a", 1, 4)
+    assert loop.allowed() == kernel.own == CORES
+    loop.end("a")
+
+
 def test_what_the_loop_starts_meanwhile_gets_all_cores(kernel, loop):
     loop.leave("a", 1, 4)
     kernel.cores |= {12: kernel.cores[0], 900: kernel.cores[0]}

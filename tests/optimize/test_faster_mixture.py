@@ -120,7 +120,7 @@ def test_a_mixture_is_fitted_to_the_bound_whatever_the_probes_said(tmp_path: Pat
 
 
 def test_matrices_are_probed_and_a_mixture_is_made_of_a_real_model(tmp_path: Path):
-    options = EvaluationOptions(texts=(LICENSE,), n_ctx=64, max_chunks=6, n_runs=1)
+    options = EvaluationOptions(texts=(LICENSE,), n_ctx=64, max_chunks=6, n_runs=0)
     rates = Rates(1e9, 1.0, tensors={k: r for k, r in KINDS.items() if k != "Q4_1"})
 
     async def each() -> list[RequantizedFile]:
@@ -132,6 +132,6 @@ def test_matrices_are_probed_and_a_mixture_is_made_of_a_real_model(tmp_path: Pat
         return [one async for one in mixtures_tried(trials, costs, n_most=3)]
 
     made = asyncio.run(each())[-1]
-    assert made.is_timed and made.surely_within <= 0.02 and made.file_type.startswith("mixed-")
+    assert made.surely_within <= 0.02 and made.file_type.startswith("mixed-")
     kinds = {tensor.type.name for tensor in read_header(made.path).tensors if len(tensor.shape) > 1}
     assert kinds >= {"Q8_0", "Q4_0"}  # rows of 172 columns stay as they are

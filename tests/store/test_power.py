@@ -6,8 +6,10 @@ import shutil
 
 import pytest
 
+from tests.conftest import n_examples
 from tests.store.power import Disk, Op, cut_power, record
 
+N_CUTS = n_examples(400)
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 
@@ -15,9 +17,9 @@ needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is 
 def test_no_power_cut_loses_an_acknowledged_row(tmp_path):
     folder = tmp_path / "store"
     ops = record(folder, "FULL", 60)
-    tally = cut_power(ops, folder, 200, 1, tmp_path / "scratch")
+    tally = cut_power(ops, folder, N_CUTS, 1, tmp_path / "scratch")
     assert tally.acknowledged > 80
-    assert (tally.cuts, tally.cuts_that_lost, tally.complaints) == (200, 0, [])
+    assert (tally.cuts, tally.cuts_that_lost, tally.complaints) == (N_CUTS, 0, [])
     assert tally.said_of_log == 0
 
 
@@ -25,8 +27,8 @@ def test_no_power_cut_loses_an_acknowledged_row(tmp_path):
 def test_the_simulation_does_lose_rows_where_the_store_does_not_wait_for_the_disk(tmp_path):
     folder = tmp_path / "store"
     ops = record(folder, "NORMAL", 60)
-    tally = cut_power(ops, folder, 100, 1, tmp_path / "scratch")
-    assert tally.cuts_that_lost > 20
+    tally = cut_power(ops, folder, N_CUTS // 2, 1, tmp_path / "scratch")
+    assert tally.cuts_that_lost > N_CUTS // 10
     assert tally.complaints == []
 
 

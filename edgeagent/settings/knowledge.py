@@ -68,7 +68,7 @@ class KnowledgeSettings(SettingsTable):
         "empty: none",
     )
     least_answerability: float = Field(
-        default=0.5,
+        default=0.35,
         ge=0,
         le=1,
         description="what the judge has to say of the best passage, else an answer from documents says that "

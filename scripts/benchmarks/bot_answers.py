@@ -36,7 +36,7 @@ from scripts.benchmarks.knowledge import Client, Entry, entries, note, unpacked
 from scripts.benchmarks.served import serving
 
 QUESTIONS = Path(__file__).parent / "ferry_questions.toml"
-JUDGED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+JUDGED = (0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.69, 0.75)
 THRESHOLDS = (0.0, 0.5, 0.55, 0.58, 0.61, 0.65, 0.7)
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 

@@ -7,7 +7,8 @@ Half of them no document answers. The files were written by hand, for measuring 
     area         of an answerable and an unanswerable question, how often the first has the higher value
     lost at 90%  answerable questions that are declined at the threshold that declines 90% of the others
 
-In brackets: 95% intervals (Wilson).
+In brackets: 95% intervals (Wilson). The processor time is that of the workers of all models: with and without
+a judge, it tells what the judge costs.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from rich.table import Table
 from scripts.benchmarks import machine
 from scripts.benchmarks.answerability import area, declined_at, lost_at
 from scripts.benchmarks.knowledge import Client, note
-from scripts.benchmarks.served import serving
+from scripts.benchmarks.served import Served, serving
 from scripts.judge.texts import Organisation, organisations
 
 TEXTS = Path(__file__).parent / "near_texts"
 SHARE = 0.9
+THRESHOLDS = (0.3, 0.35, 0.4, 0.5, 0.6, 0.69, 0.75)  # of a judge
 
 
 class Told(NamedTuple):
@@ -59,10 +61,14 @@ class Told(NamedTuple):
         return float(self.knowledge.get("answerability", 0.0))
 
 
-def asked(client: Client, of: Organisation, least: float | None) -> list[Told]:
+def asked(
+    client: Client, daemon: Served, of: Organisation, least: float | None
+) -> tuple[list[Told], float]:
+    """What is told, and the seconds of processor time that the workers took for it."""
     files = [client.upload(f"{d.title}.md", d.markdown.encode()) for d in of.documents]
     store, _ = client.store(of.name, files)
     found = []
+    began_s = None
     for document in of.documents:
         for one in document.questions:
             tool = {
@@ -70,13 +76,21 @@ def asked(client: Client, of: Organisation, least: float | None) -> list[Told]:
                 "answers": "quotes", "least_answerability": least,
             }  # fmt: skip
             body = {"model": "none", "input": one.text, "store": False, "tools": [tool]}
+            if began_s is None:  # models are loaded by the first question
+                client.post("/v1/responses", body)
+                began_s = computed_s(daemon)
             got = client.post("/v1/responses", body)
             notes = got["output"][-1]["content"][0]["annotations"]
             knowledge = got["edgeagent"]["knowledge"]
             cited = list(dict.fromkeys(n["filename"] for n in notes))
             told = Told(of.name, one.text, one.words is not None, document.title, knowledge, cited)
             found.append(told)
-    return found
+    return found, computed_s(daemon) - (began_s or 0.0)
+
+
+def computed_s(daemon: Served) -> float:
+    times = [one.cpu_times() for one in daemon.children("edgeagent.engine.worker")]
+    return float(sum(one.user + one.system for one in times))
 
 
 def interval(n: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -100,6 +114,9 @@ def report(console: Console, told: Sequence[Told]) -> None:
     table = Table("declined", "answerable: lost", "unanswerable: declined (aim 90%)")
     in_use = [share(side, lambda one: one.is_declined) for side in (right, wrong)]
     table.add_row("in use", *in_use)
+    for least in THRESHOLDS if is_judged else ():
+        below = [share(side, lambda one, t=least: one.judged < t) for side in (right, wrong)]  # type: ignore[misc]
+        table.add_row(f"below {least:g}", *below)
     console.print(table)
     answered = [one for one in right if not one.is_declined]
     if answered:
@@ -132,12 +149,20 @@ def main() -> None:
     console = Console(width=120)
     console.print(machine.describe())
     told: list[Told] = []
+    took_s = 0.0
     with serving(args.models_dir, preload=False, n_threads=args.threads) as daemon:
         client = Client(daemon.url)
         started = time.monotonic()
         for of in organisations(args.texts.glob("*.txt")):
-            told += asked(client, of, args.least)
+            more, computed = asked(client, daemon, of, args.least)
+            told += more
+            took_s += computed
             note(f"{of.name}: {len(told)} questions, {time.monotonic() - started:.0f} s")
+        sizes = [one.memory_info().rss for one in daemon.children("edgeagent.engine.worker")]
+    workers = ", ".join(f"{size / 1e6:.0f}" for size in sizes)
+    console.print(
+        f"processor time of workers: {1e3 * took_s / len(told):.0f} ms a question; MB of each: {workers}"
+    )
     if args.kept is not None:
         rows = (json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in told)
         args.kept.write_text("".join(rows), encoding="utf-8")

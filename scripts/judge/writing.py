@@ -42,7 +42,7 @@ def calibration(logits: Sequence[float], answered: Sequence[bool]) -> tuple[floa
         optimizer.zero_grad()
         told = functional.binary_cross_entropy_with_logits(values * own[0] + own[1], wanted)
         told.backward()
-        return float(told)
+        return float(told.detach())
 
     optimizer.step(loss)
     scale, shift = own.tolist()

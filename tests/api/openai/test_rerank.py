@@ -64,10 +64,12 @@ def test_the_documents_come_by_relevance_with_their_places_in_the_request(served
     answer = served.post().json()
     expected = {i: served.model.score(QUERY, text) for i, text in enumerate(DOCUMENTS)}
     results = answer["results"]
-    assert [r["index"] for r in results] == sorted(expected, key=lambda i: -expected[i])
-    for result in results:
-        assert set(result) == {"index", "relevance_score"}
-        assert result["relevance_score"] == pytest.approx(expected[result["index"]], abs=5e-3)
+    assert sorted(r["index"] for r in results) == sorted(expected)
+    scores = [r["relevance_score"] for r in results]
+    assert scores == sorted(scores, reverse=True)
+    # Matrices are 8-bit integers where the processor has instructions for them.
+    assert scores == pytest.approx([expected[r["index"]] for r in results], abs=0.03)
+    assert all(set(result) == {"index", "relevance_score"} for result in results)
     assert answer["model"] == "cross" and answer["id"].startswith("rerank-")
     usage = answer["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] == 17 + 4 * (4 + 3)

@@ -24,7 +24,6 @@ import argparse
 import asyncio
 import csv
 import json
-import math
 import random
 import tempfile
 import time
@@ -60,6 +59,7 @@ from edgeagent.types.sampling import Sampling
 from edgeagent.worker.process_environment import keep_arithmetic_single, keep_kernels
 from scripts.benchmarks.assistant import CHAT
 from scripts.benchmarks.exchange import exchanged
+from scripts.benchmarks.intervals import interval
 from scripts.benchmarks.machine import describe
 from scripts.benchmarks.served import serving
 
@@ -195,15 +195,6 @@ def served_rates(entry: Entry, texts: Sequence[str]) -> dict[str, float]:
                 _, _, took_s = asyncio.run(exchanged(daemon.url, CHAT, bodies, n_clients))
                 found[f"{n_clients} clients"] = round(len(bodies) / took_s)
     return found
-
-
-def interval(n_right: int, n: int) -> tuple[float, float]:
-    """The 95% interval of a share. Source: Wilson 1927."""
-    z = 1.96
-    share = n_right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return middle - half, middle + half
 
 
 async def asked_in_words(

@@ -1,7 +1,7 @@
 """`scripts/bench near-questions`: questions that come near what documents tell, asked over HTTP.
 
 Each organisation of `near_texts/` has a store of its own; its questions are asked of all of its documents.
-Half of them no document answers. The files were written by hand, for measuring only.
+A third of them no document answers. The files were written by hand, for measuring only.
 
     in use       declined by a judge's word where one is installed, else by evidence (`--least 0`)
     area         of an answerable and an unanswerable question, how often the first has the higher value
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from rich.table import Table
 
 from scripts.benchmarks import machine
 from scripts.benchmarks.answerability import area, declined_at, lost_at
+from scripts.benchmarks.intervals import interval
 from scripts.benchmarks.knowledge import Client, note
 from scripts.benchmarks.served import Served, serving
 from scripts.judge.texts import Organisation, organisations
@@ -91,14 +91,6 @@ def asked(
 def computed_s(daemon: Served) -> float:
     times = [one.cpu_times() for one in daemon.children("edgeagent.engine.worker")]
     return float(sum(one.user + one.system for one in times))
-
-
-def interval(n: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95% interval of a share."""
-    share = n / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + (z / 2 / total) ** 2)
-    return middle - half, middle + half
 
 
 def share(told: Sequence[Told], holds: Callable[[Told], bool]) -> str:

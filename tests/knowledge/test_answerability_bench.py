@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scripts.benchmarks.answerability import area, declined_at, fitted, lost_at, windows
-from scripts.benchmarks.near_questions import Told, interval
+from scripts.benchmarks.intervals import interval
+from scripts.benchmarks.near_questions import Told
 
 
 @pytest.mark.parametrize(

@@ -66,13 +66,12 @@ class StepOutcome:
         self._speculation = speculation
         self._end = end
         self._time_slice = TimeSlice(clock=clock)
-        self._work: Work = []  # of the last step
+        self._n_next = 0  # tokens that the answers of the last step have for the next one
 
     @property
     def next_step_s(self) -> float:
         """About how long the answers of the last step take in the next one; 0 if that is not known."""
-        n = sum(seq.n_pending for seq, _ in self._work if seq.seq_id is not None)
-        costs = self._speculation.costs
+        n, costs = self._n_next, self._speculation.costs
         return costs.seconds(n) if n and costs.is_known else 0.0
 
     def resume(self, unfinished: list[Sequence], now: float) -> None:
@@ -96,7 +95,6 @@ class StepOutcome:
         """Count the cells of the step, and draw for each sequence whose tokens have all been computed.
         Returns how many drafted tokens were drawn."""
         end = n_accepted = 0
-        self._work = work
         for (seq, n), row in zip(work, rows, strict=True):
             assert seq.seq_id is not None
             self._kv.append(seq.seq_id, len(row.tokens))
@@ -111,6 +109,7 @@ class StepOutcome:
                     self._chunk_buffer.hurry()
                 draft = row.tokens[n:]
                 n_accepted += self._draw(seq, draft, logits[end - len(draft) - 1 : end], now)
+        self._n_next = sum(seq.n_pending for seq, _ in work if seq.seq_id is not None)
         return n_accepted
 
     def _draw(

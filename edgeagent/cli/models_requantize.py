@@ -162,10 +162,8 @@ async def _best_file(
     from edgeagent.optimize.mixture_trials import MOST_MIXTURES
     from edgeagent.optimize.requantization import Trials, each_tried, is_good
 
-    bound, expected = (
-        here.settings.models.requantize_divergence,
-        {one.file_type: one for one in worth},
-    )
+    bound = here.settings.models.requantize_divergence
+    expected = {one.file_type: one for one in worth}
     n_files = MOST_MIXTURES if minutes else len(worth)
     with timed_progress() as tell:
         trials = Trials(model.path, folder, _options(here, text), bound, n_files, tell)

@@ -40,22 +40,22 @@ async def mixtures_tried(
         made = await trials.scored(
             *mixture_of(trials.source, allocation), costs.columns, is_scored_whole=True
         )
-        sure, expected = made.surely_within, costs.divergence_of(allocation)
-        if sure > trials.bound:
+        most, expected = made.largest_divergence, costs.divergence_of(allocation)
+        if most > trials.bound:
             yield made
             made.path.unlink(missing_ok=True)
             if best is not None:
                 break
             # A part of the divergence is that of all files, or else the costs are too low throughout.
-            less = expected - STEP_BACK * (sure - trials.bound)
-            target = less if less > 0 else FIRST_SHARE * expected * trials.bound / sure
+            less = expected - STEP_BACK * (most - trials.bound)
+            target = less if less > 0 else FIRST_SHARE * expected * trials.bound / most
             continue
         if best is not None:
             best.path.unlink(missing_ok=True)
         best = made
-        if sure > ENOUGH_SHARE * trials.bound:
+        if most > ENOUGH_SHARE * trials.bound:
             break
-        target = expected + FIRST_SHARE * (trials.bound - sure)
+        target = expected + FIRST_SHARE * (trials.bound - most)
     if best is not None:
         yield await trials.timed(best)
 

@@ -81,9 +81,9 @@ class RequantizedFile:
         return self.figures.divergence.mean
 
     @property
-    def surely_within(self) -> float:
-        """The mean and two standard errors: a mixture that is fitted to the bound is as often above it as
-        below it otherwise."""
+    def largest_divergence(self) -> float:
+        """What it is below, almost surely: the mean and two standard errors. By the mean alone a mixture that
+        is fitted to the bound would be as often above it as below."""
         assert self.figures.divergence is not None
         return self.divergence + 2 * self.figures.divergence.error
 

@@ -20,9 +20,9 @@ from torch.nn import functional
 
 from edgeagent.forge.encoder import Encoder
 from edgeagent.forge.matmul_precision import autocast, bf16_is_faster
+from edgeagent.serving.knowledge.judge import N_TOKENS
 from scripts.judge.pairs import Pair
 
-N_TOKENS = 256
 BATCH = 24
 GROUP = 24 * 32  # pairs whose batches have texts of like lengths
 LEARNING_RATE = 1e-4

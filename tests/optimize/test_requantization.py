@@ -23,11 +23,11 @@ from edgeagent.optimize.requantization import (
 )
 from edgeagent.types.measurement import TensorRate
 from tests.commands import run_here
+from tests.conftest import ROOT, TALES
 
 pytestmark = pytest.mark.process
 
-TALES = Path(__file__).resolve().parents[1] / "data/tales260K.gguf"
-LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
+LICENSE = ROOT / "LICENSE"
 # Q8_0 is four times as fast as anything else here; a rate of nothing else is known.
 RATES = Rates(
     1e9, 1.0, tensors={"Q8_0": TensorRate(4e8, 4e9), "F16": TensorRate(1e8, 1e9), "F32": TensorRate(1e8, 1e9)}

@@ -85,16 +85,8 @@ class EngineClient(WorkerClient):
         if type(message) is protocol.Step:  # asked first: there is one for each token
             if message.core != self._core:
                 self._follow(message.core)
-            pacer = self._pacer
-            now_s = time.monotonic()  # the clock of the event loop
-            pacer.count(now_s)
-            if message.next_s is not None or pacer.is_holding:
-                pacer.pass_on(
-                    message.chunks, now_s, message.next_s or 0.0, self._is_live, len(self._streams)
-                )
-            else:
-                for request_id, chunk in message.chunks:
-                    self._deliver(request_id, chunk)
+            # The clock of the event loop.
+            self._pacer.pass_on(message.chunks, time.monotonic(), self._is_live, len(self._streams))
             if not self._streams:
                 self._follow(UNKNOWN)
         else:

@@ -60,12 +60,10 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
 
 
 class Step(msgspec.Struct, frozen=True, tag="step", omit_defaults=True):
-    """The new chunks of every sequence after one step: (request id, chunk) pairs. `next_s`, where an answer
-    has several: about how long the next step takes, 0 if nobody knows. `core`: of the thread that leads
-    steps, -1 if unknown."""
+    """The new chunks of every sequence after one step: (request id, chunk) pairs. `core`: of the thread that
+    leads steps, -1 if unknown."""
 
     chunks: list[tuple[int, TokenChunk]]
-    next_s: float | None = None
     core: int = -1
 
 

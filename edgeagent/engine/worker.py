@@ -20,7 +20,6 @@ import msgspec
 from edgeagent.engine import protocol
 from edgeagent.engine.batching.arrival_pause import ArrivalPause
 from edgeagent.engine.batching.backlog import full
-from edgeagent.engine.batching.chunk_buffer import has_bursts
 from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.idle_measurement import IdleMeasurement
 from edgeagent.engine.batching.sequence import Request, Sequence
@@ -153,8 +152,7 @@ class GenerationWorker:
         return confinement.rss_bytes() + self._intake.rss_bytes()
 
     def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:
-        next_s = self._engine.outcome.next_step_s if has_bursts(chunks) else None
-        self._channel.send(protocol.Step(chunks, next_s, current_core()))
+        self._channel.send(protocol.Step(chunks, current_core()))
 
     def _forget(self, request_id: int) -> None:
         self._requests.pop(request_id, None)

@@ -20,7 +20,7 @@ def burst(generation: Generation, texts: str, finish: str | None = None) -> prot
     chunks = [(generation.request_id, TokenChunk(0, text)) for text in texts]
     if finish is not None:
         chunks.append((generation.request_id, TokenChunk(0, "", finish=finish)))  # type: ignore[arg-type]
-    return protocol.Step(chunks, next_s=30.0)
+    return protocol.Step(chunks)
 
 
 def begun(
@@ -62,9 +62,3 @@ async def test_who_cancels_is_told_the_end_and_no_token_that_waited():
     client._receive(burst(generation, "", "cancelled"))
     chunks = await generation.take()
     assert ([chunk.text for chunk in chunks], chunks[-1].finish) == (["a", ""], "cancelled")
-
-
-async def test_a_step_is_small_on_the_wire_without_a_burst():
-    step = protocol.Step([(1, TokenChunk(0, "a"))])
-    assert b"next_s" not in msgspec.msgpack.encode(step)
-    assert protocol.decode_to_daemon(msgspec.msgpack.encode(step)) == step

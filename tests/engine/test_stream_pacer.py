@@ -62,7 +62,7 @@ class Reader:
     def _take(self, request_id: int, chunk: TokenChunk) -> None:
         self.got.append((round(1e3 * self._loop.now_s), request_id, chunk.text))
 
-    def step(self, at_ms: int, texts: dict[int, str], next_ms: float = 0, **last: object) -> None:
+    def step(self, at_ms: int, texts: dict[int, str], **last: object) -> None:
         """A step ends that has drawn a token for each character."""
         self._loop.until(at_ms / 1e3)
         chunks = [
@@ -71,10 +71,7 @@ class Reader:
         if last:
             number, chunk = chunks[-1]
             chunks[-1] = (number, TokenChunk(0, chunk.text, **last))  # type: ignore[arg-type]
-        self.pacer.count(at_ms / 1e3)
-        self.pacer.pass_on(
-            chunks, at_ms / 1e3, next_ms / 1e3, lambda n: n in self._live, len(texts)
-        )
+        self.pacer.pass_on(chunks, at_ms / 1e3, lambda n: n in self._live, len(texts))
 
     def at(self, request_id: int = 1) -> list[tuple[int, str]]:
         return [(at_ms, text) for at_ms, number, text in self.got if number == request_id]
@@ -92,81 +89,124 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     return loop
 
 
+def gaps(times: list[int]) -> list[int]:
+    return [b - a for a, b in itertools.pairwise(times)]
+
+
 def test_tokens_of_a_step_go_on_while_the_next_one_is_computed(loop: Loop):
     reader = Reader(loop, {1})
-    reader.step(100, {1: "abcde"}, next_ms=50)
-    loop.until(0.150)
-    assert reader.at() == [(100, "a"), (110, "b"), (120, "c"), (130, "d"), (140, "e")]
-    assert not reader.pacer.is_holding
+    reader.step(100, {1: "a"})
+    for at_ms in range(150, 650, 50):
+        reader.step(at_ms, {1: "bcdef"})
+    reader.step(650, {1: "!"}, finish="stop")
+    times = [at_ms for at_ms, _ in reader.at() if at_ms >= 200]
+    assert len(times) > 40 and max(gaps(times)) <= 14  # in a steady flow one comes every 10 ms
+    assert reader.text == "a" + "bcdef" * 10 + "!"
+
+
+def test_answers_that_come_token_by_token_are_never_held(loop: Loop):
+    reader = Reader(loop, {1, 2})
+    came, at_ms = [], 0
+    for took_ms in [5, 6, 5, 30, 5, 120, 6, 5, 9] * 5:
+        at_ms += took_ms
+        came.append(at_ms)
+        reader.step(at_ms, {1: "a", 2: "b"})
+    assert [at for at, _ in reader.at(1)] == [at for at, _ in reader.at(2)] == came
 
 
 def test_pieces_have_a_least_distance(loop: Loop):
     reader = Reader(loop, {1})
-    reader.step(100, {1: "abcdefghijk"}, next_ms=33)
-    loop.until(0.200)
-    assert reader.text == "abcdefghijk"
-    assert reader.at()[0] == (100, "a")
-    assert reader.at()[-1][0] <= 133
-    times = [at_ms for at_ms, _ in reader.at()]
-    assert min(b - a for a, b in itertools.pairwise(times)) >= 1e3 * LEAST_GAP_S
+    for at_ms in range(0, 200, 10):
+        reader.step(at_ms, {1: "abcdefghijkl"})
+    reader.step(200, {1: "!"}, finish="stop")
+    assert reader.text == "abcdefghijkl" * 20 + "!"
+    later = [at_ms for at_ms, _ in reader.at() if at_ms >= 50]
+    assert min(gaps(later[:-2])) >= 1e3 * LEAST_GAP_S - 1
 
 
-def test_tokens_of_steps_that_follow_go_on_behind_those_that_wait(loop: Loop):
+def test_what_is_held_bridges_long_steps(loop: Loop):
     """Steps with drafts take 40 ms and bring 4 tokens, others take 10 and bring one: no gap is 40 ms."""
     reader = Reader(loop, {1})
     at_ms, sent = 0, ""
-    for n_round in range(12):
+    for _ in range(12):
         for took_ms, texts in [(40, "wxyz"), (10, "a"), (10, "b")]:
             at_ms += took_ms
             sent += texts
-            reader.step(at_ms, {1: texts}, next_ms=10 if n_round else 0)
+            reader.step(at_ms, {1: texts})
     reader.step(at_ms + 10, {1: "!"}, finish="stop")
     assert reader.text == sent + "!"
     times = [at_ms for at_ms, _ in reader.at() if at_ms >= 100]
-    assert max(b - a for a, b in itertools.pairwise(times)) <= 20
-    assert reader.at()[-1] == (at_ms + 10, "!")  # the end waits for nothing
+    assert max(gaps(times)) <= 15
+    assert reader.at()[-1][0] == at_ms + 10  # the end waits for nothing
 
 
-def test_nothing_waits_much_longer_than_readers_notice(loop: Loop):
+def test_little_more_is_held_than_bridges_the_longest_step(loop: Loop):
+    """However fast tokens come, none waits longer than readers notice."""
     reader = Reader(loop, {1})
-    reader.step(0, {1: "a"})
-    reader.step(900, {1: "bcd"})  # after a pause for a prompt
-    loop.until(0.900 + LONGEST_S)
-    assert reader.text == "abcd"
+    came: list[int] = []
+    for at_ms in range(0, 3000, 60):
+        came += [at_ms] * 6
+        reader.step(at_ms, {1: "abcdef"})
+    sent = [at_ms for at_ms, text in reader.at() for _ in text]
+    assert max(b - a for a, b in zip(came, sent, strict=False)) <= 1e3 * LONGEST_S
 
 
-@pytest.mark.parametrize("last", [{"finish": "length"}, {"calls": [CallDelta(0, "{}", "f")]}])
-def test_what_is_not_text_brings_all_that_is_left(loop: Loop, last: dict[str, object]):
+def test_a_pause_for_a_prompt_changes_nothing_of_the_rate(loop: Loop):
     reader = Reader(loop, {1})
-    reader.step(100, {1: "abcd"}, next_ms=80)
-    reader.step(110, {1: "e"}, **last)
-    assert reader.at() == [(100, "a"), (110, "bcd"), (110, "e")]
-    assert not reader.pacer.is_holding
-
-
-def test_requests_that_nobody_reads_live_are_not_held(loop: Loop):
-    reader = Reader(loop, {1})
-    reader.step(100, {1: "ab", 2: "cd"}, next_ms=40)
-    assert reader.got == [(100, 1, "a"), (100, 2, "cd")]
+    for at_ms in range(0, 500, 50):
+        reader.step(at_ms, {1: "abcde"})
+    reader.step(1900, {1: "fghij"})
+    loop.until(1.9 + LONGEST_S)
+    assert reader.text == "abcde" * 10 + "fghij"
 
 
 def test_many_streams_get_larger_pieces(loop: Loop):
     live = set(range(8))
     reader = Reader(loop, live)
-    reader.step(0, dict.fromkeys(live, "abcdefghijkl"), next_ms=200)
-    loop.until(0.2)
-    assert sorted(reader.text) == sorted("abcdefghijkl" * 8)
-    assert all(reader.at(number)[0] == (0, "a") for number in live)
-    assert all(len(reader.at(number)) == 4 for number in live)  # 64 ms and more between two
+    for at_ms in range(0, 1200, 100):
+        reader.step(at_ms, dict.fromkeys(live, "abcdefghijkl"))
+    loop.until(2)
+    assert sorted(reader.text) == sorted("abcdefghijkl" * 8 * 12)
+    for number in live:
+        times = [at_ms for at_ms, _ in reader.at(number) if 300 <= at_ms < 1100]
+        assert min(gaps(times)) >= 15 and max(gaps(times)) <= 34
+
+
+@pytest.mark.parametrize("last", [{"finish": "length"}, {"calls": [CallDelta(0, "{}", "f")]}])
+def test_what_is_not_text_brings_all_that_is_left(loop: Loop, last: dict[str, object]):
+    reader = Reader(loop, {1})
+    reader.step(20, {1: "a"})
+    reader.step(100, {1: "bcde"})
+    reader.step(110, {1: "f"}, **last)
+    assert reader.at() == [(20, "a"), (100, "b"), (110, "cde"), (110, "f")]
+    loop.until(1)
+    assert reader.text == "abcdef"
+
+
+def test_requests_that_nobody_reads_live_are_not_held(loop: Loop):
+    reader = Reader(loop, {1})
+    reader.step(20, {1: "x", 2: "y"})
+    reader.step(100, {1: "ab", 2: "cd"})
+    assert reader.got[2:] == [(100, 2, "cd"), (100, 1, "a")]
 
 
 def test_who_leaves_is_passed_nothing_more_and_a_dead_engine_holds_nothing(loop: Loop):
     reader = Reader(loop, {1, 2})
-    reader.step(0, {1: "abc", 2: "def"}, next_ms=60)
+    reader.step(0, {1: "a", 2: "d"})
+    reader.step(60, {1: "abc", 2: "def"})
     reader.pacer.drop(1)
     reader.pacer.flush_all()
     loop.until(1.0)
-    assert (reader.at(1), reader.at(2)) == ([(0, "a")], [(0, "d"), (0, "ef")])
+    assert reader.at(1) == [(0, "a"), (60, "a")]
+    assert reader.at(2) == [(0, "d"), (60, "d"), (60, "ef")]
+
+
+def test_what_comes_for_nobody_leaves_nothing_behind(loop: Loop):
+    reader = Reader(loop, {1})
+    for number in range(2, 50):
+        reader.step(number, {1: "a", number: "xy"})
+    reader.step(60, {1: "b"}, finish="stop")
+    assert not reader.pacer._streams
 
 
 def test_answers_of_one_request_wait_apart(loop: Loop):
@@ -174,9 +214,9 @@ def test_answers_of_one_request_wait_apart(loop: Loop):
     chunks = [
         (1, TokenChunk(index, text)) for index, text in [(0, "a"), (0, "b"), (1, "x"), (1, "y")]
     ]
-    reader.pacer.pass_on(chunks, 0.0, 0.04, lambda n: True, 1)
+    reader.pacer.pass_on(chunks, 0.0, lambda n: True, 1)
     end = [(1, TokenChunk(0, "c", finish="stop"))]
-    reader.pacer.pass_on(end, 0.0, 0.04, lambda n: True, 1)
+    reader.pacer.pass_on(end, 0.0, lambda n: True, 1)
     assert [text for _, _, text in reader.got] == ["a", "x", "b", "c"]
     loop.until(0.1)
     assert reader.got[-1][2] == "y"

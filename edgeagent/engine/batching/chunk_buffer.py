@@ -8,7 +8,7 @@ steps, and are with the step that ends nearest to the end of the interval: with 
 of 40 gaps would otherwise be 76 ms long.
 
 Several tokens of an answer from one step, which were drafted or forced, stay chunks of their own: the daemon
-sends them one after another while the next step is computed (`engine/stream_pacer.py`).
+sends them one after another while the next steps are computed (`engine/stream_pacer.py`).
 """
 
 from __future__ import annotations
@@ -61,12 +61,6 @@ class ChunkBuffer:
             self._emit(chunks)
         else:
             self._n_collected = len(self._chunks)
-
-
-def has_bursts(chunks: Chunks) -> bool:
-    """Whether an answer has several chunks of one step."""
-    n = len(chunks)
-    return n > 1 and len({(request_id, chunk.index) for request_id, chunk in chunks}) < n
 
 
 def merged(chunks: Chunks) -> Chunks:

@@ -66,13 +66,6 @@ class StepOutcome:
         self._speculation = speculation
         self._end = end
         self._time_slice = TimeSlice(clock=clock)
-        self._n_next = 0  # tokens that the answers of the last step have for the next one
-
-    @property
-    def next_step_s(self) -> float:
-        """About how long the answers of the last step take in the next one; 0 if that is not known."""
-        n, costs = self._n_next, self._speculation.costs
-        return costs.seconds(n) if n and costs.is_known else 0.0
 
     def resume(self, unfinished: list[Sequence], now: float) -> None:
         """Begin the time slice of a step, and continue draws that an earlier one left unfinished."""
@@ -109,7 +102,6 @@ class StepOutcome:
                     self._chunk_buffer.hurry()
                 draft = row.tokens[n:]
                 n_accepted += self._draw(seq, draft, logits[end - len(draft) - 1 : end], now)
-        self._n_next = sum(seq.n_pending for seq, _ in work if seq.seq_id is not None)
         return n_accepted
 
     def _draw(

@@ -371,9 +371,8 @@ class Engine:
             self.outcome.undo(work)
             return None
         except EngineFailed as exc:
-            now = self._clock()
             for seq, _ in work:
-                self._end(seq, now, finish="error", error=(exc.code, exc.message))
+                self._end(seq, self._clock(), finish="error", error=(exc.code, exc.message))
             return None
         finally:
             self.prefilling = frozenset()
@@ -390,7 +389,8 @@ class Engine:
         """Count what a step has done, learn from its time, and tidy the cache."""
         n_decode, n_walking = len(plan.decode), self._runner.n_walking
         if not plan.prefill and not ran.load.n_beside:
-            self._threads.observe(ran.size, self._n_threads, ran.took_s)
+            expected_s = self.chunks.predict(ran.load)
+            self._threads.observe(ran.size, self._n_threads, ran.took_s, expected_s)
             self._speculation.costs.observe(ran.n_tokens, ran.took_s)
         # A few forced or drafted tokens say nothing about the speed of prefill.
         if ran.has_prompts or ran.n_tokens == n_decode:

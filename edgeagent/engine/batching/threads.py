@@ -24,12 +24,12 @@ PROBE_STEPS = 3
 WINDOW = 7
 # How much faster another count must be to replace the current one.
 MARGIN = 0.93
-# After three steps in a row that are this much slower than usual, other counts are tried at once.
+# After three steps in a row that are this much slower than usual and than expected, other counts are tried at
+# once.
 TROUBLE = 1.4
 TROUBLE_STEPS = 3
-# A trial ends with a step that takes this much longer than usual: threads that wait for each other next to
-# another program can take ten times as long.
-HOPELESS = 4.0
+# A trial ends with a step that takes this much longer than the last ones: readers notice it.
+LOST = 1.15
 # The same beside other programs.
 CONTENDED_FIRST_PROBE = 8
 CONTENDED_PROBE_EVERY = 12
@@ -39,6 +39,8 @@ CONTENDED_PROBE_STEPS = 12
 CONTENDED_LOST = 1.3
 CONTENDED_WINDOW = 32
 CONTENDED_MARGIN = 0.85
+# And with a step that takes this much longer: threads that wait for each other next to another program can
+# take ten times as long.
 CONTENDED_HOPELESS = 12.0
 
 
@@ -70,6 +72,12 @@ class BatchSizeTimes:
         if len(times) < PROBE_STEPS:
             return None
         return statistics.fmean(times) if self.is_contended else statistics.median(times)
+
+    @property
+    def latest(self) -> float | None:
+        """The seconds of a step with the count in use, by the last ones: contexts grow."""
+        times = list(self.times.get(self.best, ()))[-PROBE_STEPS:]
+        return statistics.median(times) if len(times) == PROBE_STEPS else None
 
 
 @dataclass
@@ -134,8 +142,11 @@ class ThreadChoice:
         lane = self._lanes.get(n_seq)
         return self.first if lane is None else lane.best
 
-    def observe(self, n_seq: int, n_threads: int, took_s: float) -> None:
-        """Record how long a decode step took."""
+    def observe(
+        self, n_seq: int, n_threads: int, took_s: float, expected_s: float | None = None
+    ) -> None:
+        """Record how long a decode step took, and how long one like it takes with all threads: steps behind
+        longer contexts take longer, and other threads do not help."""
         lane = self._lanes.get(n_seq)
         if lane is None:
             return
@@ -145,7 +156,7 @@ class ThreadChoice:
             if is_over or _is_hopeless(lane, took_s) or _is_losing(lane):
                 _judge(lane)
         elif n_threads == lane.best and not lane.is_contended:
-            _watch(lane, took_s)
+            _watch(lane, took_s, expected_s or 0.0)
 
 
 def step_size(n_tokens: int) -> int:
@@ -155,9 +166,11 @@ def step_size(n_tokens: int) -> int:
 
 def _is_hopeless(lane: BatchSizeTimes, took_s: float) -> bool:
     """Whether one step is so slow that the trial can end."""
-    current = lane.typical(lane.best)
-    bound = CONTENDED_HOPELESS if lane.is_contended else HOPELESS
-    return current is not None and took_s > bound * current
+    if lane.is_contended:
+        current = lane.typical(lane.best)
+        return current is not None and took_s > CONTENDED_HOPELESS * current
+    latest = lane.latest
+    return latest is not None and took_s > LOST * latest
 
 
 def _is_losing(lane: BatchSizeTimes) -> bool:
@@ -171,7 +184,8 @@ def _is_losing(lane: BatchSizeTimes) -> bool:
 def _judge(lane: BatchSizeTimes) -> None:
     """End a probe: keep the better of the two counts."""
     assert lane.probe is not None
-    probed, current = lane.typical(lane.probe), lane.typical(lane.best)
+    probed = lane.typical(lane.probe)
+    current = lane.typical(lane.best) if lane.is_contended else lane.latest
     margin = CONTENDED_MARGIN if lane.is_contended else MARGIN
     if probed is not None and current is not None and probed < margin * current:
         lane.best = lane.probe
@@ -185,12 +199,13 @@ def _judge(lane: BatchSizeTimes) -> None:
     lane.probe = None
 
 
-def _watch(lane: BatchSizeTimes, took_s: float) -> None:
+def _watch(lane: BatchSizeTimes, took_s: float, expected_s: float) -> None:
     """Start a trial at once when the count in use has become slow."""
     if lane.usual_s is None:
         lane.usual_s = lane.typical(lane.best)
         return
-    lane.n_slow = lane.n_slow + 1 if took_s > TROUBLE * lane.usual_s else 0
+    is_slow = took_s > TROUBLE * max(lane.usual_s, expected_s)
+    lane.n_slow = lane.n_slow + 1 if is_slow else 0
     if lane.n_slow == TROUBLE_STEPS:
         lane.n_slow = 0
         lane.n_steps = lane.interval = PROBE_EVERY

@@ -44,6 +44,7 @@ class Batch:
     """A llama_batch whose arrays are numpy's: filled by slices instead of field by field."""
 
     def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self.token = np.zeros(capacity, np.int32)
         self.pos = np.zeros(capacity, np.int32)
         self.seq_id = np.zeros(capacity, np.int32)

@@ -64,6 +64,7 @@ class PromptContext:
         self._held: dict[int, tuple[int, int]] = {}  # by main id: id here, number of tokens
         self._gone_ids: list[int] = []  # given up while a step was running
         self._rows: list[Row] = []  # of the step that is prepared
+        self._is_padded = False
         self._logits: np.ndarray[Any, Any] | None = None  # of the step that has run
         self._store = kv_cells.PageStore()
 
@@ -98,18 +99,26 @@ class PromptContext:
             raise
         return self.deliver()
 
-    def prepare(self, rows: list[Row]) -> bool:
-        """Get ready to run the rows. False where they do not fit."""
+    def prepare(self, rows: list[Row], n_least: int = 0) -> bool:
+        """Get ready to run the rows, with more tokens behind the last one where they have fewer than
+        `n_least`: these count for nothing. False where the rows do not fit."""
         self._free_gone()
         for row in rows:
             self._settle(row.seq_id)
-        if not all(self._fetch(row, rows) for row in rows):
+        need = sum(row.last_pos for row in rows)
+        n_more = min(n_least, self._batch.capacity) - sum(len(row.tokens) for row in rows)
+        if need + n_more > self._n_cells:
+            n_more = 0
+        if not all(self._fetch(row, rows, need + max(0, n_more)) for row in rows):
             return False
-        self._rows = rows
+        self._rows, self._is_padded = rows, n_more > 0
         self._batch.clear()
         for row in rows:
             here, _ = self._held[row.seq_id]
             self._batch.add(here, row.tokens, row.first_pos, n_outputs=row.n_outputs)
+        if self._is_padded:
+            more = row.tokens[-1:] * n_more
+            self._batch.add(here, more, row.last_pos, n_outputs=0)
         return True
 
     def run(self) -> None:
@@ -139,6 +148,8 @@ class PromptContext:
             if row.seq_id not in self._held:
                 continue
             here, _ = self._held[row.seq_id]
+            if self._is_padded:
+                lib.llama_memory_seq_rm(self.memory, here, row.last_pos, -1)
             self._held[row.seq_id] = here, row.last_pos
             if row.n_outputs or not is_done:  # the prompt is complete, or a part is missing
                 self.drop(row.seq_id)
@@ -190,14 +201,13 @@ class PromptContext:
         """How many tokens of a sequence of the main cache are here."""
         return self._held[seq_id][1] if seq_id in self._held else 0
 
-    def _fetch(self, row: Row, rows: list[Row]) -> bool:
-        """Have the cells before a row, and room for its own."""
+    def _fetch(self, row: Row, rows: list[Row], need: int) -> bool:
+        """Have the cells before a row, and room for `need` cells of all rows."""
         n_have = self.length(row.seq_id)
         if n_have > row.first_pos:
             self.drop(row.seq_id)
             n_have = 0
         wanted = {one.seq_id for one in rows}
-        need = sum(one.last_pos for one in rows)
         others = {seq_id: n for seq_id, (_, n) in self._held.items() if seq_id not in wanted}
         while others and (need + sum(others.values()) > self._n_cells or not self._free_ids):
             seq_id = next(iter(others))

@@ -46,9 +46,9 @@ class PromptThread:
         """Whether the tokens before a row are in its context already."""
         return row.first_pos > 0 and self.context.length(row.seq_id) == row.first_pos
 
-    def start(self, row: Row) -> bool:
-        """Begin to compute a row. False where it does not fit."""
-        if not self.context.can_take(row) or not self.context.prepare([row]):
+    def start(self, row: Row, n_least: int = 0) -> bool:
+        """Begin to compute a row, in a chunk of at least `n_least` tokens. False where it does not fit."""
+        if not self.context.can_take(row) or not self.context.prepare([row], n_least):
             return False
         self.context.set_threads(1)
         self.context.arm()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeagent.engine.batching.prompts_beside import CHUNK
 from edgeagent.engine.llama.batch import Row
-from edgeagent.types.step_costs import MOST_BESIDE
+from edgeagent.types.step_costs import MOST_BESIDE, TILE, StepCosts
 from tests.conftest import n_examples
 from tests.engine.batching.test_engine import Harness
 from tests.engine.fakes import FakeRunner, reference
@@ -30,6 +30,7 @@ class SlowThread:
         self._n_left = 0
         self.row: Row | None = None
         self.done: list[Row] = []
+        self.sizes: list[int] = []  # of the chunks, with what fills them up
         self.n_dropped = 0
         self.fails = False
         self.took_s = 0.1
@@ -46,8 +47,9 @@ class SlowThread:
     def holds(self, row: Row) -> bool:
         return bool(self.done) and self.done[-1].seq_id == row.seq_id
 
-    def start(self, row: Row) -> bool:
+    def start(self, row: Row, n_least: int = 0) -> bool:
         assert self.row is None, "one chunk at a time"
+        self.sizes.append(max(len(row.tokens), n_least))
         if row.last_pos > self._n_cells:
             return False
         self.row, self._n_left = row, self._n_polls
@@ -110,6 +112,25 @@ def test_answers_go_on_while_a_prompt_is_computed():
     harness.finish()
     assert [len(row.tokens) for row in harness.rows] == [CHUNK, 300 - CHUNK]
     assert harness.tokens(2) == reference(prompt(2, 300), 8)
+
+
+@pytest.mark.parametrize(("n", "size"), [(40, 40), (61, TILE), (70, 70)])
+def test_a_chunk_is_filled_up_to_a_tile_where_that_is_faster(n: int, size: int):
+    """Here 61 tokens and fewer take 2 ms each and a tile 100 in all; before it is measured nobody knows."""
+    harness = Beside()
+    for i in range(2):
+        harness.submit(i, prompt(i, n))
+    harness.engine.step()
+    assert [thread.sizes for thread in harness.threads] == [[n], [n]]
+    harness.finish()
+    step_s = {k: 0.002 * k for k in (1, 8, 16, 32, 48, TILE - 1)} | {TILE: 0.1, 128: 0.2}
+    harness.engine.take_costs(StepCosts(step_s=step_s, alone_s=step_s, n_threads=2, n_heads=1))
+    for i in range(2, 4):
+        harness.submit(i, prompt(i, n))
+    harness.engine.step()
+    assert [thread.sizes[-1] for thread in harness.threads] == [size, size]
+    harness.finish()
+    assert harness.tokens(3) == reference(prompt(3, n), 8)
 
 
 def test_prompts_that_arrive_together_are_computed_at_once():

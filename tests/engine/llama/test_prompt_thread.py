@@ -96,6 +96,24 @@ def test_a_chunk_that_is_dropped_leaves_nothing(
         np.testing.assert_allclose(found, alone(runner, one), atol=CLOSE)
 
 
+def test_what_fills_a_chunk_up_counts_for_nothing(
+    runner: LlamaRunner, threads: list[PromptThread]
+) -> None:
+    first, rest = row(2, 50, 0, 0), row(2, 20, 50)
+    assert threads[0].start(first, 64) and threads[0].fetch() is not None
+    assert threads[0].holds(rest)
+    assert threads[0].start(rest, 64)
+    found = fetched(threads[0])
+    assert found.shape[0] == 1
+    runner.trim(2, 0)
+    runner.run([first])
+    np.testing.assert_allclose(found, runner.run([rest]), atol=CLOSE)
+    # Where the cells are too few, nothing fills it up; more than a batch has is not asked for.
+    for first_pos in range(0, 480, 160):
+        assert threads[1].start(row(3, 160, first_pos, 0)) and threads[1].fetch() is not None
+    assert threads[1].start(row(3, 30, 480), 64) and threads[1].fetch() is not None
+
+
 def test_what_does_not_fit_is_refused(runner: LlamaRunner, threads: list[PromptThread]) -> None:
     assert not threads[0].start(row(2, 64, 449))
     assert not threads[0].is_busy

@@ -11,10 +11,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from typing import Any
+from unittest import mock
 
 from edgeagent.cli.main import main
+from edgeagent.daemon import early_worker
 from tests.conftest import clean_environment
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -23,12 +25,14 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def run_here(
     *arguments: object, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `edgeagent` in this process; gives its exit status and what it printed."""
+    """Run `edgeagent` in this process; gives its exit status and what it printed. `serve` starts no worker
+    before it has read its settings."""
     words = ["edgeagent", *map(str, arguments)]
     out, err = _text(), _text()
     with _as_command(words, _environment(env)), redirect_stdout(out), redirect_stderr(err):
         try:
-            main()
+            with mock.patch.object(early_worker, "waiting", nullcontext):
+                main()
         except SystemExit as ended:
             status = ended.code
     for stream in (out, err):

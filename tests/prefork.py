@@ -176,7 +176,7 @@ class _Server:
 
 
 def _main() -> None:
-    from edgeagent.cli import serve
+    from edgeagent.cli import serve, serve_daemon
     from edgeagent.cli.main import main
     from edgeagent.worker.heap import without_collections
 
@@ -185,7 +185,7 @@ def _main() -> None:
 
         for module in _AT_START:
             importlib.import_module(module)
-    assert serve and app
+    assert serve and serve_daemon and app
     assert len(os.listdir("/proc/self/task")) == 1, "a thread does not survive a fork"  # noqa: PTH208
     if _Server(int(sys.argv[1])).run():
         main()

@@ -153,7 +153,7 @@ def test_the_modules_of_a_daemon_bring_no_tools_for_terminals_and_tables():
     """`edgeagent data query` imports them in a process of its own: a daemon would keep them for ever."""
     program = """
 import sys
-import edgeagent.cli.main, edgeagent.cli.serve, edgeagent.daemon.app
+import edgeagent.cli.main, edgeagent.cli.serve_daemon, edgeagent.daemon.app
 from edgeagent.api.http.litestar_app import Application
 Application([])
 unwanted = {"sqlite_utils", "click_default_group", "dateutil", "tabulate", "pip", "attr", "pydantic.v1"}

@@ -1,4 +1,4 @@
-"""The engine worker process: `python -m edgeagent.engine.worker FD LOG_LEVEL DAEMON_PID`.
+"""The engine worker process: `python -m edgeagent.engine.worker FD DAEMON_PID`.
 
 It has four threads. The main thread runs the engine and owns the llama.cpp context, `receiver` reads
 messages from the daemon, `intake` renders and tokenizes prompts, `tokenizer` answers what needs the

@@ -1,4 +1,4 @@
-"""The worker process that scores: `python -m edgeagent.optimize.worker FD LOG_LEVEL COMMAND_PID`.
+"""The worker process that scores: `python -m edgeagent.optimize.worker FD COMMAND_PID`.
 
 It is confined like the daemon's workers: it can read its model and write nothing.
 """

@@ -23,7 +23,7 @@ import msgspec
 from edgeagent import errors
 from edgeagent.types.worker_config import ComputeLimits, WorkerConfig, WorkerFacts, WorkerHealth
 from edgeagent.worker import frames, protocol
-from edgeagent.worker.process import WorkerProcess, launch
+from edgeagent.worker.process import WaitingProcess, WorkerProcess, launch
 from edgeagent.worker.reply_stream import ReplyStream
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class WorkerClient(asyncio.Protocol, ABC):
     own messages to `_deliver` in `_receive_own`.
     """
 
-    # The module of the worker process: `python -m MODULE FD LOG_LEVEL DAEMON_PID`.
+    # The module of the worker process: `python -m MODULE FD DAEMON_PID`.
     module: ClassVar[str]
     # Whether its threads wait for each other in another way beside other programs, and may wait long alone.
     switches_waits: ClassVar[bool] = False
@@ -102,6 +102,11 @@ class WorkerClient(asyncio.Protocol, ABC):
         return launch(
             cls.module, config, log_level, is_silent=is_silent, waits_long=cls.switches_waits
         )
+
+    @classmethod
+    def is_run_by(cls, process: WaitingProcess) -> bool:
+        """Whether a process was started as `launch` does it, and may be told what to load."""
+        return (process.module, process.waits_long) == (cls.module, cls.switches_waits)
 
     @classmethod
     async def start(

@@ -1,4 +1,4 @@
-"""The start of every worker process, up to its loaded model: `python -m MODULE FD LOG_LEVEL DAEMON_PID`."""
+"""The start of every worker process, up to its loaded model: `python -m MODULE FD DAEMON_PID`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Loader = Callable[[Channel, Any, int, float], Worker]
 
 
 def run(argv: list[str], decode: Callable[[bytes], Any], load: Loader) -> None:
-    """Be a worker process: receive `Load`, load the model, then serve until the daemon goes.
+    """Be a worker process: wait for `Load`, load the model, then serve until the daemon goes.
 
     What `load` raises of `errors.py` is reported as a `LoadFailure`, and the process ends with status 1.
     """
@@ -35,11 +35,14 @@ def run(argv: list[str], decode: Callable[[bytes], Any], load: Loader) -> None:
     # stop, so that running answers may end first. The process ends when the socket is closed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    fd, level, daemon_pid = int(argv[1]), argv[2], int(argv[3])
-    log_format.start(level, "%(levelname)s worker %(name)s %(message)s")
+    fd, daemon_pid = int(argv[1]), int(argv[2])
     channel = Channel(fd, decode)
-    (first,) = channel.receive()
+    try:
+        (first,) = channel.receive()
+    except (EOFError, ConnectionError):  # the daemon ended before it knew what to load
+        sys.exit(0)
     assert isinstance(first, protocol.Load), "the daemon's first message is Load"
+    log_format.start(first.log_level, "%(levelname)s worker %(name)s %(message)s")
     try:
         worker = load(channel, first.config, daemon_pid, started_s)
     except EdgeAgentError as exc:

@@ -1,4 +1,4 @@
-"""A worker process that was started and told what to load, before anybody listens to it."""
+"""A worker process that was started, before anybody listens to it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,35 @@ from edgeagent.worker import frames, protocol, spawn
 
 
 @dataclass(frozen=True, eq=False)
+class WaitingProcess:
+    """A process of `module` that was not told yet what to load; `sock` is the daemon's end of the socketpair.
+
+    Its imports take a third of a second, in which the daemon may find out what to load. It ends when `sock`
+    is closed.
+    """
+
+    module: str
+    waits_long: bool
+    popen: subprocess.Popen[bytes]
+    sock: socket.socket
+
+    def load(self, config: WorkerConfig, log_level: str) -> WorkerProcess:
+        """Tell it to load `config`, once. Does not wait for it. Any thread."""
+        # The working directory of a worker is "/".
+        sent = msgspec.structs.replace(config, path=str(Path(config.path).absolute()))
+        # The frame has a few hundred bytes, which an empty socket buffer takes without blocking. If the
+        # process has ended already, the client that listens to it will notice.
+        with suppress(ConnectionError):
+            self.sock.sendall(frames.encode(protocol.Load(sent, log_level)))
+        self.sock.setblocking(False)
+        return WorkerProcess(config, self.popen, self.sock)
+
+    def close(self) -> None:
+        """End a process that was told nothing. May be called twice."""
+        _end(self.popen, self.sock)
+
+
+@dataclass(frozen=True, eq=False)
 class WorkerProcess:
     """A process that loads `config`; `sock` is the daemon's end of the socketpair."""
 
@@ -25,9 +54,26 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End a process that no client has taken over. May be called twice."""
-        self.sock.close()
-        self.popen.kill()
-        self.popen.wait()
+        _end(self.popen, self.sock)
+
+
+def begin(module: str, *, is_silent: bool = False, waits_long: bool = False) -> WaitingProcess:
+    """Start `python -m MODULE FD DAEMON_PID`, to be told later what to load. Any thread.
+
+    With `is_silent` the standard error of the process is discarded; `waits_long` is that of `spawn.start`.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = spawn.start(
+            module,
+            str(theirs.fileno()),
+            str(os.getpid()),
+            pass_fds=[theirs.fileno()],
+            waits_long=waits_long,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if is_silent else None,
+        )
+    return WaitingProcess(module, waits_long, process, ours)
 
 
 def launch(
@@ -38,28 +84,11 @@ def launch(
     is_silent: bool = False,
     waits_long: bool = False,
 ) -> WorkerProcess:
-    """Start `python -m MODULE FD LOG_LEVEL DAEMON_PID` and send it `Load(config)`. Does not wait for it.
+    """Start a process that loads `config`. Does not wait for it. Any thread; the rest as `begin`."""
+    return begin(module, is_silent=is_silent, waits_long=waits_long).load(config, log_level)
 
-    May be called on any thread. With `is_silent` the standard error of the process is discarded;
-    `waits_long` is that of `spawn.start`.
-    """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = spawn.start(
-            module,
-            str(theirs.fileno()),
-            log_level,
-            str(os.getpid()),
-            pass_fds=[theirs.fileno()],
-            waits_long=waits_long,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if is_silent else None,
-        )
-    # The working directory of a worker is "/".
-    sent = msgspec.structs.replace(config, path=str(Path(config.path).absolute()))
-    # The frame has a few hundred bytes, which an empty socket buffer takes without blocking. If the process
-    # has ended already, the client that listens to it will notice.
-    with suppress(ConnectionError):
-        ours.sendall(frames.encode(protocol.Load(sent)))
-    ours.setblocking(False)
-    return WorkerProcess(config, process, ours)
+
+def _end(process: subprocess.Popen[bytes], sock: socket.socket) -> None:
+    sock.close()
+    process.kill()
+    process.wait()

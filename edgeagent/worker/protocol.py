@@ -26,9 +26,10 @@ Value = TypeVar("Value")
 
 
 class Load(msgspec.Struct, Generic[Config], frozen=True, tag="load"):
-    """The first message: which model to load, and how."""
+    """The first message: which model to load and how, and from which level on to log."""
 
     config: Config
+    log_level: str = "info"
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

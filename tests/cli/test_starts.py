@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -28,7 +29,8 @@ def test_a_port_in_use_is_named(edgeagent, tmp_path: Path):
 
 def test_no_model_is_loaded_for_an_address_that_cannot_be_had(tmp_path: Path, monkeypatch):
     begun = []
-    monkeypatch.setattr("edgeagent.cli.serve.Preload", begun.append)
+    monkeypatch.setattr("edgeagent.daemon.early_worker.waiting", contextlib.nullcontext)
+    monkeypatch.setattr("edgeagent.cli.serve_daemon.Preload", lambda *given: begun.append(given))
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(StartFailed, match="--port"),

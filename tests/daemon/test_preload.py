@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from edgeagent.catalog.installed import InstalledModels
+from edgeagent.daemon import early_worker
 from edgeagent.daemon.preload import Preload
 from edgeagent.device.configuration import Configuration, configure
 from edgeagent.engine.client import EngineClient
@@ -17,6 +18,7 @@ from edgeagent.pool.placement import ModelPlacer
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
+from edgeagent.worker.process import begin
 
 
 @pytest.fixture
@@ -58,6 +60,41 @@ def test_what_was_begun_is_taken_over_and_answers(configuration: Configuration):
     assert asyncio.run(answer())
 
 
+def test_a_worker_that_waits_is_told_what_to_load(configuration: Configuration):
+    config = wanted(configuration)
+    with early_worker.waiting() as waiting:
+        assert waiting is not None and EngineClient.is_run_by(waiting)
+        process = Preload(configuration, waiting).take(config)
+        assert process is not None and process.popen is waiting.popen
+
+        async def load() -> int:
+            client = await EngineClient.start(config, timeout_s=60, process=process)
+            await client.close()
+            return client.facts.pid
+
+        assert asyncio.run(load()) == waiting.popen.pid
+
+
+def test_a_worker_of_another_kind_that_waits_is_ended(configuration: Configuration):
+    waiting = begin(EngineClient.module, waits_long=not EngineClient.switches_waits)
+    preload = Preload(configuration, waiting)
+    process = preload.take(wanted(configuration))
+    assert process is not None and process.popen is not waiting.popen
+    assert waiting.popen.poll() is not None and process.popen.poll() is None
+    process.close()
+
+
+@pytest.mark.process
+def test_a_worker_that_is_told_nothing_ends_in_silence(
+    configuration: Configuration, capfd: pytest.CaptureFixture[str]
+):
+    with early_worker.waiting() as waiting:
+        assert waiting is not None
+        waiting.sock.close()  # as when the daemon has gone
+        assert waiting.popen.wait(60) == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_a_worker_that_loads_something_else_is_ended_and_not_taken(configuration: Configuration):
     preload = Preload(configuration)
     preload._thread.join()
@@ -95,8 +132,10 @@ def test_nothing_is_begun_that_does_not_fit_or_is_not_there(
         "state_dir": tmp_path / "state",
         "shipped_models_dir": tmp_path / "none",
     }
-    preload = Preload(configure(flags=flags | change))
-    preload._thread.join()
+    with early_worker.waiting() as waiting:
+        preload = Preload(configure(flags=flags | change), waiting)
+        preload._thread.join()
+        assert waiting is not None and waiting.popen.poll() is not None
     assert preload._process is None and preload.take(wanted(configuration)) is None
 
 

@@ -6,12 +6,14 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgeagent.device.configuration import Configuration, configure
 from edgeagent.errors import SettingsError
+
+if TYPE_CHECKING:
+    from edgeagent.device.configuration import Configuration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,6 +40,9 @@ def configured(config: Path | None, **flags: Any) -> Configuration:
 
     Raises: SettingsError, also if the state or the models directory cannot be used.
     """
+    # Imported here: a command may have something to start meanwhile.
+    from edgeagent.device.configuration import configure
+
     here = configure(flags=flags, config=config)
     for renaming in here.resolved.renamings:
         _warn(str(renaming))

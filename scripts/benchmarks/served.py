@@ -24,6 +24,12 @@ from tests.conftest import SHIPPED, approve_dropped
 MEASURING_S = 60.0
 
 
+def _client() -> httpx.Client:
+    """A client whose questions take little: `httpx.get` reads the certificates of the system each time, which
+    takes a core from a daemon that starts."""
+    return httpx.Client(verify=False)
+
+
 @dataclass
 class Served:
     url: str
@@ -37,11 +43,12 @@ class Served:
 
     def wait_until_ready(self) -> float:
         """Seconds from the start of the process until a request would be answered."""
-        while httpx.get(f"{self.url}/ready").status_code != 200:
-            if self.process.poll() is not None:
-                raise SystemExit("the daemon ended; see its messages above")
-            time.sleep(0.01)
-        return time.perf_counter() - self.started_s
+        with _client() as client:
+            while client.get(f"{self.url}/ready").status_code != 200:
+                if self.process.poll() is not None:
+                    raise SystemExit("the daemon ended; see its messages above")
+                time.sleep(0.01)
+            return time.perf_counter() - self.started_s
 
 
 @contextmanager

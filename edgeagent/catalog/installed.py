@@ -18,10 +18,10 @@ from edgeagent.catalog.aliases import Aliases
 from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.assistant_intents import Assistant, read_assistant
 from edgeagent.catalog.catalog_file import Catalog, load_catalog
-from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
+from edgeagent.catalog.kept_facts import KeptFacts
 from edgeagent.catalog.model_ids import is_id
 from edgeagent.catalog.model_library import Library, shipped_models_dir
 from edgeagent.errors import EdgeAgentError, ModelNotFound
@@ -62,6 +62,7 @@ class InstalledModels:
         self._aliases = Aliases(settings.models.aliases)
         approvals = library.approvals or Approvals(settings.state_dir)
         self.integrity = Integrity(library, approvals, named)
+        self._facts = KeptFacts(settings.state_dir)
         self._listing: dict[str, InstalledModel] = {}
         self._waiting: dict[str, InstalledModel] = {}
         self._adapters: dict[str, InstalledModel] = {}
@@ -182,7 +183,7 @@ class InstalledModels:
             if is_known or (model.path, model.size_bytes) in self._tasks:
                 continue
             try:
-                self.keep_task(model, await asyncio.to_thread(inspect_apart, model.path))
+                self.keep_task(model, await self.facts(model))
             except EdgeAgentError as exc:  # said again when somebody asks for it
                 logger.warning("model_unreadable model=%s %s", model.id, exc.message)
                 self._tasks[model.path, model.size_bytes] = "generate"
@@ -229,8 +230,8 @@ class InstalledModels:
         self._templates[_template_key(model)] = facts
 
     async def facts(self, model: InstalledModel) -> ModelFacts:
-        """What a model's header says, read by a process of its own and remembered. Raises: GGUFRefused."""
-        return await asyncio.to_thread(inspect_apart, model.path)
+        """What a model's header says, read by a process of its own and kept. Raises: GGUFRefused."""
+        return await asyncio.to_thread(self._facts.of, model.path)
 
     def hashed_share(self, model_id: str) -> float | None:
         """How much of a model's file is hashed, 0 to 1; None where it is not being hashed."""

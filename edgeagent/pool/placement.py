@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.installed import InstalledModels
@@ -138,7 +137,7 @@ class ModelPlacer:
             identity = await asyncio.to_thread(self._models.integrity.verified, model)
             if self._models.task(model) == "transcribe":
                 return speech_placement(model, self._settings, self._n_threads)
-            facts = await asyncio.to_thread(inspect_apart, model.path)
+            facts = await self._models.facts(model)
             self._models.integrity.check_template(model, facts.template_sha256)
             template = await asyncio.to_thread(self._models.integrity.template, model)
         except ModelAltered:

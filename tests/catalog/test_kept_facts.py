@@ -1,0 +1,92 @@
+"""Facts of model files are read once, and again where something has changed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeagent.catalog import kept_facts
+from edgeagent.catalog.gguf.model_facts import ModelFacts
+from edgeagent.catalog.gguf.model_facts_reader import inspect
+from edgeagent.catalog.kept_facts import KeptFacts
+from edgeagent.errors import GGUFRefused
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were read, in this process."""
+    paths: list[Path] = []
+
+    def inspect_here(path: Path) -> ModelFacts:
+        paths.append(path)
+        return inspect(path)
+
+    monkeypatch.setattr(kept_facts, "inspect_apart", inspect_here)
+    return paths
+
+
+@pytest.fixture
+def tale(stories: Path, tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir()
+    return Path(shutil.copy(stories, tmp_path / "tale.gguf"))
+
+
+def test_a_file_is_read_once_for_all_starts(tale: Path, tmp_path: Path, read: list[Path]):
+    facts = KeptFacts(tmp_path / "state").of(tale)
+    assert facts == inspect(tale)
+    assert KeptFacts(tmp_path / "state").of(tale) == facts and read == [tale]
+
+
+def swap(tale: Path) -> None:
+    """Another file of the same size and time of change."""
+    stat = tale.stat()
+    shutil.copy(tale, tale.with_suffix(".new"))
+    shutil.copystat(tale, tale.with_suffix(".new"))
+    tale.with_suffix(".new").replace(tale)
+    assert tale.stat().st_mtime_ns == stat.st_mtime_ns
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        swap,
+        lambda tale: tale.write_bytes(tale.read_bytes()),
+        lambda tale: (tale.parent / "state" / "facts.json").write_text("{"),
+        lambda tale: (tale.parent / "state" / "facts.json").unlink(),
+    ],
+)
+def test_what_has_changed_is_read_again(
+    tale: Path, tmp_path: Path, read: list[Path], change: Callable[[Path], object]
+):
+    KeptFacts(tmp_path / "state").of(tale)
+    change(tale)
+    facts = KeptFacts(tmp_path / "state")
+    assert facts.of(tale) == facts.of(tale) and read == [tale, tale]
+
+
+def test_another_version_reads_again(
+    tale: Path, tmp_path: Path, read: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    KeptFacts(tmp_path / "state").of(tale)
+    monkeypatch.setattr(kept_facts, "VERSION", "0.0.0")
+    KeptFacts(tmp_path / "state").of(tale)
+    assert read == [tale, tale]
+
+
+def test_a_file_that_became_unsound_is_refused(tale: Path, tmp_path: Path, read: list[Path]):
+    facts = KeptFacts(tmp_path / "state")
+    facts.of(tale)
+    tale.write_bytes(b"GGUF")
+    with pytest.raises(GGUFRefused):
+        facts.of(tale)
+    tale.unlink()
+    with pytest.raises(GGUFRefused):
+        facts.of(tale)
+
+
+def test_without_a_state_directory_nothing_is_kept(tale: Path, tmp_path: Path, read: list[Path]):
+    KeptFacts(tmp_path / "none").of(tale)
+    assert not (tmp_path / "none").exists() and read == [tale]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from contextlib import suppress
@@ -63,16 +64,22 @@ def begin(module: str, *, is_silent: bool = False, waits_long: bool = False) -> 
     With `is_silent` the standard error of the process is discarded; `waits_long` is that of `spawn.start`.
     """
     ours, theirs = socket.socketpair()
-    with theirs:
-        process = spawn.start(
-            module,
-            str(theirs.fileno()),
-            str(os.getpid()),
-            pass_fds=[theirs.fileno()],
-            waits_long=waits_long,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if is_silent else None,
-        )
+    # Ctrl-C reaches every process of a terminal. A worker ignores it (`entry`), and inherits here that it is
+    # blocked: its first imports would end with a traceback.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with theirs:
+            process = spawn.start(
+                module,
+                str(theirs.fileno()),
+                str(os.getpid()),
+                pass_fds=[theirs.fileno()],
+                waits_long=waits_long,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if is_silent else None,
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return WaitingProcess(module, waits_long, process, ours)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 from pathlib import Path
 
 import msgspec
@@ -90,6 +91,7 @@ def test_a_worker_that_is_told_nothing_ends_in_silence(
 ):
     with early_worker.waiting() as waiting:
         assert waiting is not None
+        waiting.popen.send_signal(signal.SIGINT)  # as Ctrl-C does, before it can ignore it
         waiting.sock.close()  # as when the daemon has gone
         assert waiting.popen.wait(60) == 0
     assert capfd.readouterr().err == ""

@@ -1,12 +1,15 @@
-"""`python -m scripts.judge FOLDER`: trains a judge of answerability on the processor, from `texts/`, and
-writes it as a GGUF file. With the same FOLDER it goes on where it ended.
+"""`python -m scripts.judge FOLDER --squad FILE`: trains a judge of answerability on the processor, and writes
+it as a GGUF file. With the same FOLDER it goes on where it ended.
 
+First it learns to find answers, from questions about Wikipedia (`squad.py` says where the file comes from);
+then from `texts/`, whose customers ask in their own words, with some of the others among them.
 Organisations whose name has a share below `--held-out` are measured with, and never learned from.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,17 @@ from torch.nn import functional
 from edgeagent.forge.encoder import Encoder
 from edgeagent.serving.knowledge.judge import N_JUDGED
 from scripts.benchmarks.answerability import area, declined_at, lost_at
-from scripts.judge.pairs import Asked, asked, content, pairs
+from scripts.judge.pairs import Asked, Pair, asked, content, foreign_pairs, pairs
+from scripts.judge.squad import squad_pairs
 from scripts.judge.texts import organisations
-from scripts.judge.training import Judge, train
+from scripts.judge.training import BATCH, Judge, Rates, train
 from scripts.judge.writing import calibration, write
 
 TEXTS = Path(__file__).parent / "texts"
 PUBLISHED = Path(".cache/models/published/minilm")
+READING = Rates(1.5e-4, 0.66)
+JUDGING = Rates(1.2e-4)
+READ = 3500  # questions of SQuAD among those of an epoch
 
 
 def vectors_of(published: Path) -> Callable[[Sequence[str]], Any]:
@@ -45,9 +52,12 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, default=TEXTS)
     parser.add_argument("--published", type=Path, default=PUBLISHED,
                         help="all-MiniLM-L6-v2: config.json, vocab.txt, model.safetensors")  # fmt: skip
-    parser.add_argument("--begin", type=Path, help="weights to begin with, of another training")
+    parser.add_argument(
+        "--squad", type=Path, help="train-v1.1.json; without it, only the texts teach"
+    )
+    parser.add_argument("--squad-steps", type=int, default=1350, help="with which it begins")
     parser.add_argument("--held-out", type=float, default=0.2)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--steps", type=int, help="fewer than these epochs have")
     parser.add_argument("--minutes", type=float, default=600.0)
     parser.add_argument("--threads", type=int, default=2)
@@ -62,11 +72,22 @@ def main() -> None:
         side = measured if of.share < args.held_out else learned
         side += asked(of, vectors)
     print(f"{len(learned)} questions to learn from, {len(measured)} to measure with")
-    epochs = [pairs(learned, args.seed * 100 + n) for n in range(args.epochs)]
     judge = Judge(args.published)
-    if args.begin is not None:
-        judge.load_state_dict(torch.load(args.begin))
-    if not train(judge, epochs, args.folder / "state.pt", 60 * args.minutes, args.steps):
+    ends = time.monotonic() + 60 * args.minutes
+    reading: list[Pair] = []
+    if args.squad is not None:
+        reading = squad_pairs(args.squad, args.seed)
+        state, n_steps = args.folder / "reading.pt", args.squad_steps
+        if not train(judge, [reading], state, 60 * args.minutes, READING, n_steps):
+            return
+        del reading[: BATCH * n_steps]
+    epochs = []
+    for n in range(args.epochs):
+        seed = args.seed * 100 + n
+        epoch = pairs(learned, seed) + foreign_pairs(learned, seed)
+        epochs.append(epoch + reading[n * READ : (n + 1) * READ])
+    state = args.folder / "state.pt"
+    if not train(judge, epochs, state, ends - time.monotonic(), JUDGING, args.steps):
         return
     logits = best_logits(judge, measured)
     sides: list[list[float]] = [

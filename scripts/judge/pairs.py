@@ -4,6 +4,7 @@
     removed      the same passage, without what has these words
     other        a passage of the organisation that is found, too, and has not these words
     missing      what is found for a question that nothing answers
+    foreign      a passage of another organisation that shares words with the question
 
 A passage is a chunk, as knowledge bases cut documents; some are cut to a few of their sentences.
 """
@@ -28,6 +29,8 @@ N_FOUND = 6  # passages of a question that are kept
 NEAREST = 0.6  # share of the pairs that are not answered with the passage that is found first
 REMOVED = 0.5  # share of the answered ones with the same passage beside it, without the answer
 SHORTENED = 0.35  # share of the passages that are cut to a few sentences
+FOREIGN = 0.19  # pairs of questions with passages of others, for each question
+N_OTHERS = 150  # passages that the nearest one is picked from
 LIMITS = ParserLimits()
 
 
@@ -124,6 +127,25 @@ def _pairs(one: Asked, rng: random.Random) -> Iterator[Pair]:
             yield Pair("removed", one.question, rest, None)
             return
     yield Pair("other", one.question, shortened(near, None, rng), None)
+
+
+def foreign_pairs(questions: Sequence[Asked], seed: int) -> list[Pair]:
+    """Questions with passages of other organisations, of one pass over the questions."""
+    rng = random.Random(seed)
+    passages = [(one.organisation, content(one.passages[0])) for one in questions if one.passages]
+    some = rng.sample(passages, min(20 * N_OTHERS, len(passages)))
+    held = [(name, text, content_words(text)) for name, text in some]
+    found = []
+    for one in rng.sample(list(questions), round(FOREIGN * len(questions))):
+        wanted = content_words(one.question)
+        others = [
+            (len(wanted & words), text)
+            for name, text, words in rng.sample(held, min(N_OTHERS, len(held)))
+            if name != one.organisation
+        ]
+        if others:
+            found.append(Pair("foreign", one.question, max(others)[1], None))
+    return found
 
 
 def parts(text: str) -> list[str]:

@@ -1,9 +1,8 @@
 """A cross-encoder that tells whether a passage answers a question: all-MiniLM-L6-v2 on both texts together.
 
-The word vectors and the first layers stay as they are; the others and a head on the first token's state
-learn. Beside it, while it learns, each token tells whether it begins or ends the answer, the first token
-standing for "none": so the layers learn where an answer would be. Steps can be made in parts: a file keeps
-the state.
+The word vectors stay as they are; the layers and a head on the first token's state learn. Beside it, while it
+learns, each token tells whether it begins or ends the answer, the first token standing for "none": so the
+layers learn where an answer would be. Steps can be made in parts: a file keeps the state.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +24,24 @@ from scripts.judge.pairs import Pair
 
 BATCH = 24
 GROUP = 24 * 32  # pairs whose batches have texts of like lengths
-LEARNING_RATE = 1e-4
-N_FROZEN = 2  # layers
 LAYER_DECAY = 0.9  # of the learning rate, from each layer to the one below
-WARM_UP = 60  # steps
+WARM_UP = 100  # steps
 DROPPED = 0.1
 KEPT_EVERY = 100  # steps
 SOFTENED = 0.02  # of each label: some are wrong
 PLACES_WEIGHT = 0.5  # of the loss of places
 ANSWERED_WEIGHT = 1.5
 N_EMBD = 384
+
+
+class Rates(NamedTuple):
+    """Learning rates: after the warm-up, and the share of it at the end; linear between."""
+
+    first: float
+    last: float = 0.03
+
+    def at(self, step: int, n_steps: int) -> float:
+        return self.first * min(1, (step + 1) / WARM_UP) * (1 - (1 - self.last) * step / n_steps)
 
 
 class Judge(nn.Module):
@@ -49,15 +56,13 @@ class Judge(nn.Module):
             nn.init.normal_(part.weight, 0, 0.02)
             nn.init.zeros_(part.bias)
         whole = self.encoder
-        for part in (
-            whole.words, whole.positions, whole.kinds, whole.norm, *whole.layers[:N_FROZEN],
-        ):  # fmt: skip
+        for part in (whole.words, whole.positions, whole.kinds, whole.norm):
             part.requires_grad_(requires_grad=False)
 
     def groups(self) -> list[dict[str, Any]]:
         """The parameters that learn, each with its share of the learning rate."""
         heads = [p for part in (self.dense, self.out, self.places) for p in part.parameters()]
-        layers = list(self.encoder.layers)[N_FROZEN:]
+        layers = list(self.encoder.layers)
         shares = [LAYER_DECAY ** (len(layers) - 1 - n) for n in range(len(layers))]
         groups: list[dict[str, Any]] = [{"params": heads, "share": 1.0}]
         groups += [
@@ -79,10 +84,9 @@ class Judge(nn.Module):
             mask[number, : len(row)] = True
         # The engine gives every token the first segment's type.
         x = whole.norm(whole.words(ids) + whole.positions.weight[:n] + whole.kinds.weight[0])
-        for number, layer in enumerate(whole.layers):
+        for layer in whole.layers:
             x = layer(x, mask[:, None, None, :])
-            if number >= N_FROZEN:
-                x = functional.dropout(x, DROPPED / 2, self.training)
+            x = functional.dropout(x, DROPPED / 2, self.training)
         return x, mask
 
     def forward(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -150,13 +154,13 @@ def loss_of(judge: Judge, batch: Sequence[Pair]) -> Tensor:
 
 
 def train(
-    judge: Judge, epochs: Sequence[Sequence[Pair]], state: Path, seconds: float,
+    judge: Judge, epochs: Sequence[Sequence[Pair]], state: Path, seconds: float, rates: Rates,
     n_steps: int | None = None,
     say: Callable[[str], None] = print,
 ) -> bool:  # fmt: skip
     """`n_steps` (None: all) until the time is over, from where `state` ended; whether all are made."""
     groups = judge.groups()
-    optimizer = torch.optim.AdamW(groups, LEARNING_RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups, rates.first, weight_decay=0.01)
     own = [parameter for group in groups for parameter in group["params"]]
     step, todo = 0, [one for n, pairs in enumerate(epochs) for one in batches(pairs, n)][:n_steps]
     if state.exists():
@@ -168,7 +172,7 @@ def train(
     judge.train()
     losses = []
     while step < len(todo) and time.monotonic() < ends:
-        rate = LEARNING_RATE * min(1, (step + 1) / WARM_UP) * max(0.03, 1 - step / len(todo))
+        rate = rates.at(step, len(todo))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         loss = loss_of(judge, todo[step])
@@ -182,7 +186,7 @@ def train(
             _keep(judge, optimizer, step, state)
             say(f"step {step} of {len(todo)}: loss {sum(losses[-KEPT_EVERY:]) / KEPT_EVERY:.3f}")
     _keep(judge, optimizer, step, state)
-    return step == len(todo)
+    return step >= len(todo)
 
 
 def _keep(judge: Judge, optimizer: torch.optim.Optimizer, step: int, state: Path) -> None:

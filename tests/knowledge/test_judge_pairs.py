@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +11,18 @@ import numpy as np
 import pytest
 
 from edgeagent.knowledge.words import content_words
-from scripts.judge.pairs import asked, chunks, content, holds, pairs, shortened, without
+from scripts.judge import squad
+from scripts.judge.pairs import (
+    asked,
+    chunks,
+    content,
+    foreign_pairs,
+    holds,
+    pairs,
+    shortened,
+    without,
+)
+from scripts.judge.squad import squad_pairs
 from scripts.judge.texts import organisation, organisations
 
 TEXTS = Path("scripts/judge/texts")
@@ -111,3 +124,51 @@ def test_the_texts_by_hand_say_what_they_are():
             for one in document.questions:
                 assert one.words is None or any(holds(text, one.words) for text in held), one
     assert len(known) == len(list(TEXTS.glob("*.txt"))) > 60
+
+
+def test_foreign_pairs_have_passages_of_others():
+    other = MUSEUM.replace("Lorn Museum", "Dorn Museum")
+    questions = [q for text in (MUSEUM, other) for q in asked(organisation(text), words_alone)]
+    made = [pair for seed in range(20) for pair in foreign_pairs(questions, seed)]
+    assert len(made) == 40 and {(one.kind, one.words) for one in made} == {("foreign", None)}
+    assert foreign_pairs(asked(organisation(MUSEUM), words_alone), 1) == []
+
+
+ARTICLE = {
+    "title": "Lorn_Castle",
+    "paragraphs": [
+        {
+            "context": "In Lorn the castle of King Haldor burned in 1734. It was built again by Ada Merk "
+            "in 1761. Visitors came from Trond and Velby. The park is open.",
+            "qas": [
+                {"question": "When did the castle of King Haldor burn?", "answers": [{"text": "1734"}]},
+                {"question": "Who built the castle in 1761?", "answers": [{"text": "Ada Merk"}]},
+            ],
+        },
+        {
+            "context": "The castle has a garden. King Haldor planted oaks there, and Ada Merk roses.",
+            "qas": [{"question": "What did King Haldor plant?", "answers": [{"text": "oaks"}]}],
+        },
+    ],
+}  # fmt: skip
+
+
+def test_pairs_of_squad_hold_their_answer_or_ask_for_something_else(tmp_path, monkeypatch):
+    file = tmp_path / "squad.json"
+    file.write_text(json.dumps({"data": [ARTICLE]}))
+    with pytest.raises(ValueError, match="not SQuAD"):
+        squad_pairs(file, 1)
+    monkeypatch.setattr(squad, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    made = [pair for seed in range(80) for pair in squad_pairs(file, seed)]
+    assert Counter(one.kind for one in made).keys() == set(squad.KINDS)
+    asked_of = {
+        q["question"]: q["answers"][0]["text"] for p in ARTICLE["paragraphs"] for q in p["qas"]
+    }
+    for one in made:
+        match one.kind:
+            case "answered":
+                assert one.words == asked_of[one.question] and one.words in one.passage
+            case "removed" | "other":
+                assert one.words is None and asked_of[one.question] not in one.passage
+            case "swapped":
+                assert one.words is None and one.question not in asked_of

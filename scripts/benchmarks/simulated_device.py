@@ -110,11 +110,12 @@ class SimulatedThread:
     def holds(self, row: Row) -> bool:
         return row.first_pos > 0 and self._held.get(row.seq_id) == row.first_pos
 
-    def start(self, row: Row) -> bool:
+    def start(self, row: Row, n_least: int = 0) -> bool:
         if row.n_outputs > 1 or row.last_pos > self._n_cells:
             return False
         n_moved = len(row.tokens) + (0 if self.holds(row) else row.first_pos)
-        load = load_of(0, [row])._replace(n_threads=1)
+        load = load_of(0, [row])
+        load = load._replace(n_threads=1, n_prefill=max(load.n_prefill, n_least))
         self._row, self._begun_s = row, self._machine.now_s
         self._machine.begin(self, self._runner.cost.predict(load) + MOVE_S * n_moved)
         return True

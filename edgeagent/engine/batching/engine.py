@@ -94,7 +94,7 @@ class Engine:
             can_trim=runner.can_trim, preempt=self._preempt, start=self._start,
         )  # fmt: skip
         self.chunks = ChunkChoice(config, can_part=runner.prompts is not None)
-        self._beside = PromptsBeside(runner, self.chunks.predict)
+        self._beside = PromptsBeside(runner, self.chunks.predict, clock)
         self.probe = StepProbe(
             self._kv, runner, config.n_batch, self.chunks.longest_s, n_threads=config.n_threads
         )
@@ -269,10 +269,7 @@ class Engine:
 
     def _gives_way(self, plan: StepPlan) -> bool:
         """Whether answers wait a moment for prompts that are nearly complete, so that they go on together."""
-        now = self._clock()
-        return not plan.prefill and self._beside.is_worth_waiting(
-            self._running, now, self._decoded_s
-        )
+        return not plan.prefill and self._beside.is_worth_waiting(self._running, self._decoded_s)
 
     def _take_prompts(self) -> bool:
         """Go on with the prompts whose chunks ended beside the last steps. False if there were none."""

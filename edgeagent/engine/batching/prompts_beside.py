@@ -32,6 +32,8 @@ BEGINNING_PAUSE_S = 1.5
 # A chunk below a tile is filled up to one where that takes this share of the time: 61 tokens behind 250 took
 # 213 ms on a thread, and 64 took 147 (SmolLM2-135M, mixed types, 2 cores of a Zen 4).
 FILLED = 0.97
+# The share of its time after which a chunk is nearly done.
+NEARLY = 0.85
 NOTHING: array[int] = array("i")
 
 Predict = Callable[[StepLoad], float | None]
@@ -45,19 +47,21 @@ class Chunk:
     row: Row
     thread: PromptThread
     load: StepLoad
+    started_s: float
 
 
 class PromptsBeside:
     """Which prompts are computed on which thread. Engine thread only.
 
-    They are used while answers are generated, and where more than one prompt waits: a prompt that is alone is
-    computed sooner by all cores together.
+    They are used while answers are generated, and where more than one prompt waits: a prompt that is alone,
+    or the last one that answers wait for, is computed sooner by all cores together.
     """
 
-    def __init__(self, runner: Runner, predict: Predict) -> None:
+    def __init__(self, runner: Runner, predict: Predict, clock: Callable[[], float]) -> None:
         self._threads = runner.prompt_threads
         self._ended = runner.prompt_ended
         self._predict = predict
+        self._clock = clock
         self._chunks: dict[int, Chunk] = {}  # by admission
         self._refused: set[int] = set()  # admissions whose chunks did not fit
 
@@ -65,20 +69,16 @@ class PromptsBeside:
     def n_busy(self) -> int:
         return len(self._chunks)
 
-    def is_worth_waiting(self, running: Iterable[Answer], now: float, decoded_s: float) -> bool:
-        """Whether answers wait, which went on at `decoded_s`."""
-        if not self._completes_prompts:
+    def is_worth_waiting(self, running: Iterable[Answer], decoded_s: float) -> bool:
+        """Whether answers wait, which went on at `decoded_s`, for chunks that are the last of their prompts.
+        Those that have begun do so until no prompt is left, others only while each thread has one."""
+        chunks = self._chunks.values()
+        if not chunks or not all(chunk.row.n_outputs for chunk in chunks):
             return False
         begun_s = _begun_s(running)
         if begun_s is not None:
-            return now - begun_s < BEGINNING_PAUSE_S
-        return now - decoded_s < PAUSE_S
-
-    @property
-    def _completes_prompts(self) -> bool:
-        """Whether a chunk runs on each thread, and each is the last of its prompt."""
-        is_full = 0 < len(self._threads) == len(self._chunks)
-        return is_full and all(chunk.row.n_outputs for chunk in self._chunks.values())
+            return self._clock() - begun_s < BEGINNING_PAUSE_S
+        return len(chunks) == len(self._threads) and self._clock() - decoded_s < PAUSE_S
 
     @property
     def n_reserved(self) -> int:
@@ -92,12 +92,17 @@ class PromptsBeside:
             return [lane for lane in lanes if lane.key not in self._chunks]
         keys = {lane.key for lane in lanes if not lane.is_decoding and lane.adapter is None}
         able = [seq for seq in running if seq.admission in keys and self._is_able(seq)]
+        left = [seq for seq in able if seq.admission not in self._chunks]
+        if len(left) == 1 and self._is_waited_for(left[0], running):
+            if not self._chunks:
+                return [lane for lane in lanes if not lane.is_answering]
+            if self._are_nearly_done:
+                busy = {left[0].admission, *self._chunks}
+                return [lane for lane in lanes if lane.key not in busy]
         if len(able) + len(self._chunks) < 2 and not any(lane.is_answering for lane in lanes):
             return [lane for lane in lanes if lane.key not in self._chunks]
         begun: list[Chunk] = []
-        for seq in able:
-            if seq.admission in self._chunks:
-                continue
+        for seq in left:
             row = row_of(seq, _size(seq.n_pending), NOTHING)
             idle = [thread for thread in self._threads if not thread.is_busy]
             if not idle:
@@ -105,7 +110,7 @@ class PromptsBeside:
             thread = next((one for one in idle if one.holds(row)), idle[0])
             load = self._filled(load_of(0, [row])._replace(n_threads=1))
             if thread.start(row, load.n_prefill):
-                begun.append(Chunk(seq, row, thread, load))
+                begun.append(Chunk(seq, row, thread, load, self._clock()))
                 self._chunks[seq.admission] = begun[-1]
             else:
                 self._refused.add(seq.admission)
@@ -116,6 +121,22 @@ class PromptsBeside:
                 chunk.load = chunk.load._replace(n_beside=n_others)
         waiting = {seq.admission for seq in able} - self._refused | self._chunks.keys()
         return [lane for lane in lanes if lane.key not in waiting]
+
+    def _is_waited_for(self, seq: Answer, running: Collection[Answer]) -> bool:
+        """Whether a prompt is the last one that answers wait for, which have begun: it is alone, then."""
+        begun_s = _begun_s(running)
+        is_due = begun_s is not None and self._clock() - begun_s < BEGINNING_PAUSE_S
+        return is_due and seq.n_pending <= CHUNK
+
+    @property
+    def _are_nearly_done(self) -> bool:
+        """Whether the chunks end so soon that waiting for them takes less than a core gains."""
+        now = self._clock()
+        expected = [self._predict(chunk.load) for chunk in self._chunks.values()]
+        return all(
+            seconds is not None and now - chunk.started_s > NEARLY * seconds
+            for seconds, chunk in zip(expected, self._chunks.values(), strict=True)
+        )
 
     def _filled(self, load: StepLoad) -> StepLoad:
         """The load of a chunk, with as many tokens as it costs the least with."""

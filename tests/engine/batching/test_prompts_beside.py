@@ -27,7 +27,7 @@ class SlowThread:
         self._runner = runner
         self._n_polls = n_polls
         self._n_cells = n_cells
-        self._n_left = 0
+        self.n_left = 0
         self.row: Row | None = None
         self.done: list[Row] = []
         self.sizes: list[int] = []  # of the chunks, with what fills them up
@@ -41,8 +41,8 @@ class SlowThread:
 
     @property
     def has_ended(self) -> bool:
-        self._n_left -= 1
-        return self._n_left < 0
+        self.n_left -= 1
+        return self.n_left < 0
 
     def holds(self, row: Row) -> bool:
         return bool(self.done) and self.done[-1].seq_id == row.seq_id
@@ -52,7 +52,7 @@ class SlowThread:
         self.sizes.append(max(len(row.tokens), n_least))
         if row.last_pos > self._n_cells:
             return False
-        self.row, self._n_left = row, self._n_polls
+        self.row, self.n_left = row, self._n_polls
         return True
 
     def fetch(self) -> np.ndarray[Any, Any] | None:
@@ -174,6 +174,26 @@ def test_answers_that_have_just_begun_wait_longer_for_prompts_that_came_with_the
     assert [harness.tokens(i) for i in range(4)] == [reference(prompt(i, 50), 8) for i in range(4)]
 
 
+@pytest.mark.parametrize("are_measured", [True, False])
+def test_the_last_prompt_that_answers_wait_for_is_computed_by_all_threads(are_measured: bool):
+    """Two end together; of two that end one shortly after the other, the later one is waited for."""
+    harness = Beside(n_polls=3)
+    step_s = {k: 0.002 * k for k in (1, 8, 16, TILE - 1, TILE, 128)}
+    if are_measured:
+        harness.engine.take_costs(StepCosts(step_s=step_s, alone_s=step_s, n_threads=2, n_heads=1))
+    for i in range(3):
+        harness.submit(i, prompt(i, 50))
+    harness.engine.step()
+    assert all(thread.is_busy for thread in harness.threads)
+    harness.now += 0.095
+    harness.threads[1].n_left += 3
+    harness.finish()
+    assert len(harness.rows) == 3 - are_measured
+    sizes = [[len(row.tokens) for row in step] for step in harness.runner.steps]
+    assert sizes[:4] == [[50], [50], [50], [1, 1, 1]], "nothing goes on before"
+    assert [harness.tokens(i) for i in range(3)] == [reference(prompt(i, 50), 8) for i in range(3)]
+
+
 @pytest.mark.parametrize("why", ["too long", "fails"])
 def test_what_a_thread_cannot_compute_is_computed_in_turn(why: str):
     harness = Beside(own_cells=40 if why == "too long" else 512)
@@ -188,7 +208,8 @@ def test_what_a_thread_cannot_compute_is_computed_in_turn(why: str):
 def test_one_that_is_cancelled_gives_its_thread_back():
     harness = Beside(n_polls=1000)
     harness.submit(0, prompt(0, 5), max_new=30, ignore_eos=True)
-    harness.engine.step()
+    for _ in range(3):
+        harness.engine.step()
     request = harness.submit(1, prompt(1, 60))
     harness.engine.step()
     request.is_cancelled = True

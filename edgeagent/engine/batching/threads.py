@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 
 PROBE_EVERY = 256
 PROBE_SELDOM = 4096
+# The steps before the first trial after a change: what made it may have been a moment's work of another
+# thread, such as requests that come as an answer begins.
+PROBATION = 16
 PROBE_STEPS = 3
 WINDOW = 7
 # How much faster another count must be to replace the current one.
@@ -189,7 +192,7 @@ def _judge(lane: BatchSizeTimes) -> None:
     margin = CONTENDED_MARGIN if lane.is_contended else MARGIN
     if probed is not None and current is not None and probed < margin * current:
         lane.best = lane.probe
-        lane.interval = CONTENDED_PROBE_EVERY if lane.is_contended else PROBE_EVERY
+        lane.interval = CONTENDED_PROBE_EVERY if lane.is_contended else PROBATION
         lane.usual_s = probed
     else:
         seldom = CONTENDED_PROBE_SELDOM if lane.is_contended else PROBE_SELDOM

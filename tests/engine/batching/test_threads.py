@@ -34,9 +34,20 @@ def test_a_busy_neighbour_is_given_way_within_a_few_steps_and_the_core_is_taken_
     choice = ThreadChoice(2)
     decode(choice, {1: 8.0, 2: 6.0}, 3000)
     used = decode(choice, {1: 8.0, 2: 25.0}, 40)
-    assert used[-20:] == [1] * 20
+    assert used[-20:].count(1) >= 18  # a trial now and then
     used = decode(choice, {1: 8.0, 2: 6.0}, 2 * PROBE_SELDOM)
     assert used[-20:].count(2) >= 20 - PROBE_STEPS
+
+
+def test_a_change_that_a_moment_made_is_taken_back_soon():
+    choice = ThreadChoice(2)
+    decode(choice, {1: 8.0, 2: 6.0}, 500)
+    assert decode(choice, {1: 8.0, 2: 25.0}, 9)[-1] == 1
+    used = decode(choice, {1: 8.0, 2: 6.0}, 400)
+    assert used.count(1) < 30
+    few = ThreadChoice(2, first_probe=5)
+    used = decode(few, {1: 5.0, 2: 9.0}, 4000)
+    assert used[100:].count(2) < 12, "tried less and less"
 
 
 def test_single_slow_steps_change_nothing():
@@ -66,7 +77,8 @@ def test_steps_that_are_long_as_expected_start_no_trial():
 
 def test_batches_of_another_size_are_judged_for_themselves():
     choice = ThreadChoice(2)
-    assert decode(choice, {1: 5.0, 2: 9.0}, PROBE_EVERY + 50, n_seq=1)[-20:] == [1] * 20
+    used = decode(choice, {1: 5.0, 2: 9.0}, PROBE_EVERY + 50, n_seq=1)
+    assert used[-20:].count(1) >= 18
     assert decode(choice, {1: 50.0, 2: 30.0}, 100, n_seq=8) == [2] * 100
 
 

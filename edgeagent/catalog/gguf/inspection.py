@@ -36,11 +36,13 @@ def inspect_apart(path: Path) -> ModelFacts:
         stat = path.stat()
     except OSError as exc:
         raise GGUFRefused(f"{path} cannot be read ({exc.strerror}): check the file.") from exc
-    return _remembered(path, stat.st_size, stat.st_mtime_ns)
+    # Another file with the size and times of this one has another inode or time of change.
+    identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return _remembered(path, identity)
 
 
 @lru_cache(maxsize=64)
-def _remembered(path: Path, _size: int, _mtime_ns: int) -> ModelFacts:
+def _remembered(path: Path, _identity: tuple[int, ...]) -> ModelFacts:
     try:
         done = spawn.run(
             CHILD,

@@ -132,7 +132,7 @@ class Approvals:
                 return msgspec.json.decode(file.read(), type=dict[str, Approval])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError) as exc:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise InstallFailed(
                 f"The approvals of models cannot be read from {self._approvals} ({exc}): restore it, or "
                 "delete it to approve all models that are installed now."
@@ -142,7 +142,7 @@ class Approvals:
         try:
             with open_regular(self._digests, _MOST_BYTES) as file:
                 return msgspec.json.decode(file.read(), type=dict[str, Digest])
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return {}
 
     @contextmanager

@@ -2,15 +2,18 @@
 
     <state_dir>/facts.json      path -> facts, and the identity of the file that they were read from
 
-Reading them takes a process of its own (`gguf/inspection`): 0.1 s of a core for each model before the first
-one can be loaded. A file that was changed, and another version of edgeagent, are read anew. Whoever loads a
-model reads its header again.
+Reading a header takes a process of its own (`gguf/inspection`) and 0.1 s of a core, for each model before the
+first one is loaded. It is read again when the file has changed, and by another version of edgeagent. The
+worker that loads a model reads the header itself.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -25,6 +28,9 @@ from edgeagent.types.version import VERSION
 
 _MAX_FILES = 500
 _MOST_BYTES = 16 << 20
+# The bound for one file as JSON, which indentation makes up to four times as long. Ordinary models take 1 to
+# 3 kB; a header may have strings of 4 MB.
+_MOST_BYTES_EACH = 8 << 10
 
 
 class FileFacts(Struct, frozen=True, array_like=True):
@@ -40,7 +46,7 @@ class _Contents(Struct, frozen=True):
 
 
 class KeptFacts:
-    """The file of one state directory. Any thread; of two processes that write, the last one is kept."""
+    """The file of one state directory. Any thread and process."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "facts.json"
@@ -60,21 +66,32 @@ class KeptFacts:
             return kept.facts
         facts = inspect_apart(path)
         if identity is not None and identity == _identity(path):
-            self._keep(path, FileFacts(identity, facts))
+            found = FileFacts(identity, facts)
+            if len(msgspec.json.encode(found)) <= _MOST_BYTES_EACH:
+                self._keep(path, found)
         return facts
 
     def _keep(self, path: Path, found: FileFacts) -> None:
-        with self._lock:
-            files = self._all()
+        # A failure only costs time later. JSON has no paths that are not UTF-8.
+        with self._lock, suppress(OSError, UnicodeEncodeError), self._changing():
+            files = self._read()
             files.pop(str(path), None)
             files[str(path)] = found
             for oldest in list(files)[:-_MAX_FILES]:
                 del files[oldest]
-            if not self._path.parent.is_dir():
-                return
-            with suppress(OSError):  # a failure only costs time later
-                content = msgspec.json.encode(_Contents(VERSION, files))
-                replace_text(self._path, msgspec.json.format(content, indent=1).decode())
+            content = msgspec.json.encode(_Contents(VERSION, files))
+            replace_text(self._path, msgspec.json.format(content, indent=1).decode())
+            self._known = files
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Let one thread of one process change the file. Raises: OSError, also without a state directory."""
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _all(self) -> dict[str, FileFacts]:
         if self._known is None:
@@ -85,7 +102,7 @@ class KeptFacts:
         try:
             with open_regular(self._path, _MOST_BYTES) as file:
                 contents = msgspec.json.decode(file.read(), type=_Contents)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return {}
         return contents.files if contents.version == VERSION else {}
 

@@ -58,7 +58,7 @@ class EngineFlagsStore:
                 return msgspec.json.decode(file.read(), type=dict[str, EngineFlags])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             # Measuring again takes minutes; a damaged file must not keep a model from loading.
             logger.warning("engine_flags_unreadable path=%s error=%s", self._path, error)
             return {}

@@ -93,7 +93,7 @@ class MeasurementStore:
             return msgspec.json.decode(blob, type=dict[str, Measurement])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             # Measuring again takes seconds; a damaged cache must not keep the service from starting.
             logger.warning("measurements_unreadable path=%s error=%s", self.path, error)
             return {}

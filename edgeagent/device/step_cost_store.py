@@ -57,7 +57,7 @@ class StepCostStore:
                 return msgspec.json.decode(file.read(), type=dict[str, StepCosts])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             # Measuring again takes seconds; a damaged file must not keep a model from loading.
             logger.warning("step_costs_unreadable path=%s error=%s", self._path, error)
             return {}

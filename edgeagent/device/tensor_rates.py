@@ -91,7 +91,7 @@ class TensorRateStore:
                 return msgspec.json.decode(file.read(), type=dict[str, TensorRates])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             logger.warning("tensor_rates_unreadable path=%s error=%s", self._path, error)
             return {}
 

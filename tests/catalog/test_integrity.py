@@ -166,16 +166,18 @@ def test_a_removed_model_loses_its_approval(library, stories):
     assert integrity_of(library).standing(library.resolve("tale")) == "waiting"
 
 
-def test_approvals_that_cannot_be_read_are_not_taken_for_none(library, stories):
+@pytest.mark.parametrize("content", [b"{", b'{"\xff": {}}'])
+def test_approvals_that_cannot_be_read_are_not_taken_for_none(library, stories, content: bytes):
     model = install_file(stories, library, model_id="tale")
-    (library.state_dir / "approvals.json").write_text("{")
+    (library.state_dir / "approvals.json").write_bytes(content)
     with pytest.raises(InstallFailed, match=r"approvals\.json"):
         integrity_of(library).verified(model)
 
 
-def test_digests_that_cannot_be_read_are_computed_anew(library, stories):
+@pytest.mark.parametrize("content", [b"{", b'{"\xff": []}'])
+def test_digests_that_cannot_be_read_are_computed_anew(library, stories, content: bytes):
     model = install_file(stories, library, model_id="tale")
-    (library.state_dir / "digests.json").write_text("{")
+    (library.state_dir / "digests.json").write_bytes(content)
     integrity_of(library).verified(model)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,8 @@ def swap(tale: Path) -> None:
         swap,
         lambda tale: tale.write_bytes(tale.read_bytes()),
         lambda tale: (tale.parent / "state" / "facts.json").write_text("{"),
+        lambda tale: (tale.parent / "state" / "facts.json").write_bytes(b'{"files": {"\xff": 1}}'),
+        lambda tale: (tale.parent / "state" / "facts.json").write_text('{"a":' + "[" * 5000),
         lambda tale: (tale.parent / "state" / "facts.json").unlink(),
     ],
 )
@@ -90,3 +94,29 @@ def test_a_file_that_became_unsound_is_refused(tale: Path, tmp_path: Path, read:
 def test_without_a_state_directory_nothing_is_kept(tale: Path, tmp_path: Path, read: list[Path]):
     KeptFacts(tmp_path / "none").of(tale)
     assert not (tmp_path / "none").exists() and read == [tale]
+
+
+def test_two_that_keep_facts_lose_none_of_each_other(tale: Path, tmp_path: Path, read: list[Path]):
+    files = [tale, *(Path(shutil.copy(tale, tmp_path / f"{n}.gguf")) for n in range(2))]
+    one, other = KeptFacts(tmp_path / "state"), KeptFacts(tmp_path / "state")
+    for facts, path in zip((one, other, one), files, strict=True):
+        facts.of(path)
+    later = KeptFacts(tmp_path / "state")
+    assert all(later.of(path).name == "tales260K" for path in files) and read == files
+
+
+def test_facts_of_many_bytes_are_not_kept(
+    tale: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    long = replace(inspect(tale), tokenizer="t" * kept_facts._MOST_BYTES_EACH)
+    monkeypatch.setattr(kept_facts, "inspect_apart", lambda path: long)
+    assert KeptFacts(tmp_path / "state").of(tale) == long
+    assert not (tmp_path / "state" / "facts.json").exists()
+
+
+def test_a_path_that_is_not_utf_8_is_read_each_time(tale: Path, tmp_path: Path, read: list[Path]):
+    facts = KeptFacts(tmp_path / "state")
+    odd = tale.rename(tmp_path / os.fsdecode(b"\xff.gguf"))
+    assert facts.of(odd) == facts.of(odd) and read == [odd, odd]
+    plain = Path(shutil.copy(odd, tale))
+    assert facts.of(plain) == KeptFacts(tmp_path / "state").of(plain) and read[2:] == [plain]

@@ -102,7 +102,9 @@ def test_only_the_newest_are_kept_and_always_the_one_just_saved(tmp_path: Path) 
     assert store.load("clock went back") is not None
 
 
-@pytest.mark.parametrize("blob", [b"", b"{", b"[]", b'{"a": {"wall_s": "x"}}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "blob", [b"", b"{", b"[]", b'{"a": {"wall_s": "x"}}', b"\xff\xfe", b'{"\xff": {}}']
+)
 def test_a_damaged_file_is_measured_again_and_not_a_reason_to_stop(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, blob: bytes
 ) -> None:

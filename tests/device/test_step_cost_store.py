@@ -36,7 +36,7 @@ def test_the_costs_of_the_models_measured_last_are_kept(tmp_path: Path):
     assert [store.load(config) is None for config in configs] == [True] * 2 + [False] * 16
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b"\xff" * 300_000])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b"\xff" * 300_000, b'{"\xff": {}}'])
 def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: bytes):
     (tmp_path / FILE_NAME).write_bytes(content)
     store = StepCostStore(tmp_path, "device")

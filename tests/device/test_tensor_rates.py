@@ -37,7 +37,7 @@ def test_of_two_measurements_the_higher_figures_stay():
     assert (found.measured_utc_ms, found.n_threads) == (5, 2)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b"\xff" * 20])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b"\xff" * 20, b'{"\xff": {}}'])
 def test_a_damaged_file_is_measured_anew_and_replaced(tmp_path: Path, content: bytes):
     (tmp_path / "tensor_rates.json").write_bytes(content)
     store = TensorRateStore(tmp_path, "device")

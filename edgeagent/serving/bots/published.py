@@ -47,7 +47,7 @@ class PublishedBots:
             if state.st_size > MAX_BYTES:
                 raise absent(bot_id)
             found = msgspec.json.decode(path.read_bytes(), type=PublishedBot)
-        except (OSError, msgspec.MsgspecError) as exc:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise absent(bot_id) from exc
         self._known[bot_id] = mark, found
         return found

@@ -15,7 +15,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker reports once its model is loaded. `load_ms` counts from the start of the process."""
+    """What a worker reports once its model is loaded. `load_ms` counts from the message `Load`."""
 
     pid: int
     load_ms: float

@@ -20,8 +20,8 @@ class Worker(Protocol):
         """Serve until the daemon goes or ends this process."""
 
 
-# Called with the channel, the configuration, the daemon's process id, and the start of the process on the
-# monotonic clock. Confines the process (`sandbox.enter`) before it reads the model.
+# Called with the channel, the configuration, the daemon's process id, and the time on the monotonic clock at
+# which it was told to load. Confines the process (`sandbox.enter`) before it reads the model.
 Loader = Callable[[Channel, Any, int, float], Worker]
 
 
@@ -30,7 +30,6 @@ def run(argv: list[str], decode: Callable[[bytes], Any], load: Loader) -> None:
 
     What `load` raises of `errors.py` is reported as a `LoadFailure`, and the process ends with status 1.
     """
-    started_s = time.monotonic()
     # Ctrl-C and a service manager's SIGTERM reach the whole process group, but the daemon decides when to
     # stop, so that running answers may end first. The process ends when the socket is closed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -41,6 +40,7 @@ def run(argv: list[str], decode: Callable[[bytes], Any], load: Loader) -> None:
         (first,) = channel.receive()
     except (EOFError, ConnectionError):  # the daemon ended before it knew what to load
         sys.exit(0)
+    started_s = time.monotonic()  # it may have waited long: the daemon hashes a new model first
     assert isinstance(first, protocol.Load), "the daemon's first message is Load"
     log_format.start(first.log_level, "%(levelname)s worker %(name)s %(message)s")
     try:

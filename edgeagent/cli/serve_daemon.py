@@ -39,7 +39,8 @@ def run(
     worker: WaitingProcess | None,
 ) -> None:
     """Serve until a signal ends the daemon. `worker` waits for a model, and may get the default one."""
-    configuration = configured(config, **flags)
+    worker_pid = worker.popen.pid if worker is not None else None
+    configuration = configured(config, worker_pid=worker_pid, **flags)
     settings = configuration.settings
     log_format.start(settings.log_level)
     use_one_arena()

@@ -54,7 +54,7 @@ def budget(profile: HasMemoryShare, target: HasCapacity) -> Budget:
       - reserve: usable RAM minus `ram_reserved_bytes` for the system and other programs.
       - available: what can be allocated now without swapping, minus 5%. It subtracts what other programs
         use now, so compute it before our own workers have loaded anything; otherwise their memory would be
-        subtracted from their own budget.
+        subtracted from their own budget. (A worker that waits for its model is known to `read_memory`.)
 
     Swap does not count (see `memory.Memory`), nor does GPU memory: shared memory is this same RAM, and
     dedicated memory is counted by the engine.

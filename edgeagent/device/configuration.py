@@ -44,14 +44,18 @@ class Configuration:
 
 
 def configure(
-    *, flags: Mapping[str, Any], config: Path | None = None, root: Path = Path("/")
+    *,
+    flags: Mapping[str, Any],
+    config: Path | None = None,
+    root: Path = Path("/"),
+    worker_pid: int | None = None,
 ) -> Configuration:
-    """Probe the device under `root` and resolve all layers.
+    """Probe the device under `root` and resolve all layers. `worker_pid` is that of `memory.read_memory`.
 
     Raises: SettingsError for a wrong value in any layer, and for an unknown profile.
     """
     asked = resolve(flags=flags, config=config).settings
-    device = probe(root, state_dir=asked.state_dir)
+    device = probe(root, state_dir=asked.state_dir, worker_pid=worker_pid)
     folders = profile_folders(asked)
     if asked.device.profile is not None:
         profile, reason = load(asked.device.profile, folders), "named by the settings"

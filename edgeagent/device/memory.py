@@ -36,8 +36,12 @@ class Memory(msgspec.Struct, frozen=True):
     page_bytes: int | None = None
 
 
-def read_memory(tree: SystemFiles, limits: CgroupLimits) -> Memory:
-    """Memory of the machine under the control-group limits of this process."""
+def read_memory(tree: SystemFiles, limits: CgroupLimits, worker_pid: int | None = None) -> Memory:
+    """Memory of the machine under the control-group limits of this process.
+
+    What the worker `worker_pid` has taken (24 MB before it loads a model) counts as available: the need of
+    the model that it will load includes it.
+    """
     info = parse_fields(tree.lines("/proc/meminfo"))
     total = _kilobytes(info.get("MemTotal"))
     available = _kilobytes(info.get("MemAvailable"))
@@ -49,9 +53,13 @@ def read_memory(tree: SystemFiles, limits: CgroupLimits) -> Memory:
     disk, zram = _swap(tree)
     if zram:
         tree.note("zram swap is compressed RAM, it is not counted as room for models")
+    free = _least(available, limits.memory_free_bytes)
+    if free is not None and worker_pid is not None:
+        status = parse_fields(tree.lines(f"/proc/{worker_pid}/status"))
+        free += _kilobytes(status.get("RssAnon")) or 0
     return Memory(
         total_bytes=total,
-        available_bytes=_least(available, limits.memory_free_bytes, total),
+        available_bytes=_least(free, total),
         limit_bytes=limit,
         usable_bytes=_least(total, limit),
         swap_disk_bytes=disk,

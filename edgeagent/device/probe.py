@@ -49,10 +49,13 @@ class Device(msgspec.Struct, frozen=True):
         )
 
 
-def probe(root: Path = Path("/"), *, state_dir: Path | None = None) -> Device:
+def probe(
+    root: Path = Path("/"), *, state_dir: Path | None = None, worker_pid: int | None = None
+) -> Device:
     """Examine the machine whose /proc, /sys, /dev and /etc are under `root`.
 
-    `state_dir` is where models and data will be stored; it need not exist. Never raises for missing or
+    `state_dir` is where models and data will be stored; it need not exist. `worker_pid` is that of
+    `read_memory`. Never raises for missing or
     malformed files. Opens no device, starts no process, and takes milliseconds, so it may be called again
     to see what has changed (heat, power, memory).
     """
@@ -66,7 +69,7 @@ def probe(root: Path = Path("/"), *, state_dir: Path | None = None) -> Device:
         board=board,
         cpu=cpu,
         cores=read_cores(tree, processors, limits),
-        memory=read_memory(tree, limits),
+        memory=read_memory(tree, limits, worker_pid),
         storage=read_storage(tree, mounts, state_dir),
         thermal=read_thermal(tree),
         power=read_power(tree),

@@ -78,6 +78,9 @@ def begin(module: str, *, is_silent: bool = False, waits_long: bool = False) -> 
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL if is_silent else None,
             )
+    except BaseException:
+        ours.close()
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return WaitingProcess(module, waits_long, process, ours)

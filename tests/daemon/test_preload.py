@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import signal
 from pathlib import Path
@@ -19,6 +20,7 @@ from edgeagent.pool.placement import ModelPlacer
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
+from edgeagent.worker import spawn
 from edgeagent.worker.process import begin
 
 
@@ -83,6 +85,15 @@ def test_a_worker_of_another_kind_that_waits_is_ended(configuration: Configurati
     assert process is not None and process.popen is not waiting.popen
     assert waiting.popen.poll() is not None and process.popen.poll() is None
     process.close()
+
+
+def test_where_no_process_can_be_started_nothing_waits(monkeypatch: pytest.MonkeyPatch):
+    def start(*given: object, **options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(spawn, "start", start)
+    with early_worker.waiting() as waiting:
+        assert waiting is None
 
 
 @pytest.mark.process

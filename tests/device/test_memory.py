@@ -46,6 +46,20 @@ def test_a_limit_beyond_the_machine_does_not_bind(tmp_path: Path) -> None:
     assert (memory.limit_bytes, memory.usable_bytes) == (None, GIB)
 
 
+def test_what_a_waiting_worker_has_taken_is_available_to_its_model(tmp_path: Path) -> None:
+    write(tmp_path, "/proc/meminfo", "MemTotal: 1048576 kB\nMemAvailable: 524288 kB")
+    write(tmp_path, "/proc/7/status", "Name:\tpython3\nVmRSS:\t43276 kB\nRssAnon:\t23780 kB")
+    tree = SystemFiles(tmp_path)
+
+    def available(pid: int | None, free: int | None = None) -> int | None:
+        return read_memory(tree, CgroupLimits(memory_free_bytes=free), pid).available_bytes
+
+    assert available(None) == available(8) == 524_288 * 1024
+    assert available(7) == (524_288 + 23_780) * 1024
+    assert available(7, free=100 << 20) == (100 << 20) + 23_780 * 1024
+    assert available(7, free=0) == 23_780 * 1024
+
+
 @pytest.mark.parametrize(
     ("name", "disk_kb", "zram_kb"),
     [("pi4", 102_396, 0), ("pi5", 0, 524_272), ("jetson-orin-nano", 0, 6 * 650_180)],

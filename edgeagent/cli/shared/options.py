@@ -35,15 +35,18 @@ def settings_options(command: Command) -> Command:
     return command
 
 
-def configured(config: Path | None, **flags: Any) -> Configuration:
-    """Settings from all layers, including the device profile; warns of old names.
+def configured(
+    config: Path | None, *, worker_pid: int | None = None, **flags: Any
+) -> Configuration:
+    """Settings from all layers, including the device profile; warns of old names. `worker_pid` is that of
+    `configure`.
 
     Raises: SettingsError, also if the state or the models directory cannot be used.
     """
-    # Imported here: a command may have something to start meanwhile.
+    # Imported here: `serve` starts a worker before it takes the time for this.
     from edgeagent.device.configuration import configure
 
-    here = configure(flags=flags, config=config)
+    here = configure(flags=flags, config=config, worker_pid=worker_pid)
     for renaming in here.resolved.renamings:
         _warn(str(renaming))
     state_dir = here.settings.state_dir

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 
@@ -19,7 +20,7 @@ LOAD = protocol.Load(WorkerConfig(model_id="m", path="/m"), "warning")
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The levels that logs were started with; signals keep their handlers."""
     levels: list[str] = []
-    monkeypatch.setattr(entry.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
     monkeypatch.setattr(log_format, "start", lambda level, format: levels.append(level))
     return levels
 

@@ -10,7 +10,6 @@ worker that loads a model reads the header itself.
 from __future__ import annotations
 
 import fcntl
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -86,12 +85,10 @@ class KeptFacts:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Let one thread of one process change the file. Raises: OSError, also without a state directory."""
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        # The directory itself is locked by the daemon as long as it lives (`daemon.instance_lock`).
+        with self._path.with_name(".facts.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(folder)
 
     def _all(self) -> dict[str, FileFacts]:
         if self._known is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgeagent.catalog import kept_facts
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.kept_facts import KeptFacts
+from edgeagent.daemon.instance_lock import InstanceLock
 from edgeagent.errors import GGUFRefused
 
 
@@ -103,6 +105,15 @@ def test_two_that_keep_facts_lose_none_of_each_other(tale: Path, tmp_path: Path,
         facts.of(path)
     later = KeptFacts(tmp_path / "state")
     assert all(later.of(path).name == "tales260K" for path in files) and read == files
+
+
+def test_facts_are_kept_while_a_daemon_holds_its_directory(
+    tale: Path, tmp_path: Path, read: list[Path]
+):
+    with closing(InstanceLock(tmp_path / "state")):
+        for _ in range(2):
+            KeptFacts(tmp_path / "state").of(tale)
+    assert read == [tale]
 
 
 def test_facts_of_many_bytes_are_not_kept(

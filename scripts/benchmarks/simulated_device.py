@@ -97,6 +97,7 @@ class SimulatedThread:
         self._n_cells = n_cells
         self._row: Row | None = None
         self._held: dict[int, int] = {}
+        self.n_tokens = 0
         self._begun_s = self.took_s = 0.0
 
     @property
@@ -115,7 +116,8 @@ class SimulatedThread:
             return False
         n_moved = len(row.tokens) + (0 if self.holds(row) else row.first_pos)
         load = load_of(0, [row])
-        load = load._replace(n_threads=1, n_prefill=max(load.n_prefill, n_least))
+        self.n_tokens = max(load.n_prefill, n_least)
+        load = load._replace(n_threads=1, n_prefill=self.n_tokens)
         self._row, self._begun_s = row, self._machine.now_s
         self._machine.begin(self, self._runner.cost.predict(load) + MOVE_S * n_moved)
         return True

@@ -94,7 +94,7 @@ class Engine:
             can_trim=runner.can_trim, preempt=self._preempt, start=self._start,
         )  # fmt: skip
         self.chunks = ChunkChoice(config, can_part=runner.prompts is not None)
-        self._beside = PromptsBeside(runner, self.chunks.predict, clock)
+        self._beside = PromptsBeside(runner, self.chunks.predict, clock, config.n_batch)
         self.probe = StepProbe(
             self._kv, runner, config.n_batch, self.chunks.longest_s, n_threads=config.n_threads
         )

@@ -57,11 +57,14 @@ class PromptsBeside:
     or the last one that answers wait for, is computed sooner by all cores together.
     """
 
-    def __init__(self, runner: Runner, predict: Predict, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, runner: Runner, predict: Predict, clock: Callable[[], float], n_batch: int
+    ) -> None:
         self._threads = runner.prompt_threads
         self._ended = runner.prompt_ended
         self._predict = predict
         self._clock = clock
+        self._n_most = min(MOST_BESIDE, n_batch)  # tokens of a chunk
         self._chunks: dict[int, Chunk] = {}  # by admission
         self._refused: set[int] = set()  # admissions whose chunks did not fit
 
@@ -103,13 +106,14 @@ class PromptsBeside:
             return [lane for lane in lanes if lane.key not in self._chunks]
         begun: list[Chunk] = []
         for seq in left:
-            row = row_of(seq, _size(seq.n_pending), NOTHING)
+            row = row_of(seq, self._size(seq.n_pending), NOTHING)
             idle = [thread for thread in self._threads if not thread.is_busy]
             if not idle:
                 break
             thread = next((one for one in idle if one.holds(row)), idle[0])
             load = self._filled(load_of(0, [row])._replace(n_threads=1))
             if thread.start(row, load.n_prefill):
+                load = load._replace(n_prefill=thread.n_tokens)
                 begun.append(Chunk(seq, row, thread, load, self._clock()))
                 self._chunks[seq.admission] = begun[-1]
             else:
@@ -140,12 +144,18 @@ class PromptsBeside:
 
     def _filled(self, load: StepLoad) -> StepLoad:
         """The load of a chunk, with as many tokens as it costs the least with."""
-        if load.n_prefill >= TILE:
+        if load.n_prefill >= TILE or self._n_most < TILE:
             return load
         filled = load._replace(n_prefill=TILE)
         plain_s, filled_s = self._predict(load), self._predict(filled)
         is_cheaper = plain_s is not None and filled_s is not None and filled_s < FILLED * plain_s
         return filled if is_cheaper else load
+
+    def _size(self, n_pending: int) -> int:
+        """Tokens of the next chunk."""
+        if n_pending <= self._n_most:
+            return n_pending
+        return min(CHUNK, self._n_most // TILE * TILE or self._n_most)
 
     def _is_able(self, seq: Answer) -> bool:
         least = TILE if seq.is_answering else MIN_CHUNK
@@ -183,8 +193,3 @@ def _begun_s(running: Iterable[Answer]) -> float | None:
     answers = [seq for seq in running if seq.is_answering]
     begun = [seq.first_token_s for seq in answers if seq.first_token_s is not None]
     return min(begun) if begun and all(seq.n_generated <= 1 for seq in answers) else None
-
-
-def _size(n_pending: int) -> int:
-    """Tokens of the next chunk."""
-    return n_pending if n_pending <= MOST_BESIDE else CHUNK

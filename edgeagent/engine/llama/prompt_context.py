@@ -64,7 +64,7 @@ class PromptContext:
         self._held: dict[int, tuple[int, int]] = {}  # by main id: id here, number of tokens
         self._gone_ids: list[int] = []  # given up while a step was running
         self._rows: list[Row] = []  # of the step that is prepared
-        self._is_padded = False
+        self._n_more = 0  # tokens behind them that count for nothing
         self._logits: np.ndarray[Any, Any] | None = None  # of the step that has run
         self._store = kv_cells.PageStore()
 
@@ -77,8 +77,9 @@ class PromptContext:
         return n_tokens * (n_used - row.first_pos) > COST_OF_MOVE * n_moved
 
     def can_take(self, row: Row) -> bool:
-        """Whether the cells of a row, and those before it, fit in here."""
-        return row.n_outputs <= 1 and row.last_pos <= self._n_cells
+        """Whether a row fits in one step, and its cells and those before it in here."""
+        is_small = row.n_outputs <= 1 and len(row.tokens) <= self._batch.capacity
+        return is_small and row.last_pos <= self._n_cells
 
     def compute(self, rows: list[Row]) -> np.ndarray[Any, Any] | None:
         """Compute the rows and put their cells into the main cache. Returns logits: float32
@@ -101,25 +102,36 @@ class PromptContext:
 
     def prepare(self, rows: list[Row], n_least: int = 0) -> bool:
         """Get ready to run the rows, with more tokens behind the last one where they have fewer than
-        `n_least`: these count for nothing. False where the rows do not fit."""
+        `n_least` and so many fit: these count for nothing. False where the rows do not fit."""
         self._free_gone()
         for row in rows:
             self._settle(row.seq_id)
         need = sum(row.last_pos for row in rows)
-        n_more = min(n_least, self._batch.capacity) - sum(len(row.tokens) for row in rows)
-        if need + n_more > self._n_cells:
-            n_more = 0
-        if not all(self._fetch(row, rows, need + max(0, n_more)) for row in rows):
+        n_more = self._n_filling(rows, need, n_least)
+        if not all(self._fetch(row, rows, need + n_more) for row in rows):
             return False
-        self._rows, self._is_padded = rows, n_more > 0
+        self._rows, self._n_more = rows, n_more
         self._batch.clear()
         for row in rows:
             here, _ = self._held[row.seq_id]
             self._batch.add(here, row.tokens, row.first_pos, n_outputs=row.n_outputs)
-        if self._is_padded:
+        if n_more:
             more = row.tokens[-1:] * n_more
             self._batch.add(here, more, row.last_pos, n_outputs=0)
         return True
+
+    def _n_filling(self, rows: list[Row], need: int, n_least: int) -> int:
+        """How many tokens more make `n_least` of those of the rows, which need so many cells; 0 where there
+        is no room for all of them, or the model knows no positions so far."""
+        n_more = max(0, n_least - sum(len(row.tokens) for row in rows))
+        n_known = self._llama.n_ctx_train or self._n_cells
+        has_room = need + n_more <= self._n_cells and rows[-1].last_pos + n_more <= n_known
+        return n_more if has_room and n_least <= self._batch.capacity else 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the step that is prepared, with those that count for nothing."""
+        return int(self._batch.struct.n_tokens)
 
     def run(self) -> None:
         """Compute what is prepared. Any thread. Raises: StepAborted, EngineFailed."""
@@ -148,7 +160,7 @@ class PromptContext:
             if row.seq_id not in self._held:
                 continue
             here, _ = self._held[row.seq_id]
-            if self._is_padded:
+            if self._n_more:
                 lib.llama_memory_seq_rm(self.memory, here, row.last_pos, -1)
             self._held[row.seq_id] = here, row.last_pos
             if row.n_outputs or not is_done:  # the prompt is complete, or a part is missing

@@ -42,12 +42,18 @@ class PromptThread:
     def has_ended(self) -> bool:
         return self.is_busy and self._idle.is_set()
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the last chunk, with those that fill it up."""
+        return self.context.n_tokens
+
     def holds(self, row: Row) -> bool:
         """Whether the tokens before a row are in its context already."""
         return row.first_pos > 0 and self.context.length(row.seq_id) == row.first_pos
 
     def start(self, row: Row, n_least: int = 0) -> bool:
-        """Begin to compute a row, in a chunk of at least `n_least` tokens. False where it does not fit."""
+        """Begin to compute a row, in a chunk of at least `n_least` tokens if so many fit. False where the row
+        does not fit."""
         if not self.context.can_take(row) or not self.context.prepare([row], n_least):
             return False
         self.context.set_threads(1)

@@ -21,12 +21,13 @@ N_THREADS = 2
 
 
 class SlowThread:
-    """Computes a chunk within `n_polls` looks at it. Its context has `n_cells`."""
+    """Computes a chunk of up to `n_batch` tokens within `n_polls` looks at it. Its context has `n_cells`."""
 
-    def __init__(self, runner: FakeRunner, n_polls: int, n_cells: int) -> None:
+    def __init__(self, runner: FakeRunner, n_polls: int, n_cells: int, n_batch: int) -> None:
         self._runner = runner
         self._n_polls = n_polls
         self._n_cells = n_cells
+        self._n_batch = n_batch
         self.n_left = 0
         self.row: Row | None = None
         self.done: list[Row] = []
@@ -44,12 +45,17 @@ class SlowThread:
         self.n_left -= 1
         return self.n_left < 0
 
+    @property
+    def n_tokens(self) -> int:
+        return self.sizes[-1]
+
     def holds(self, row: Row) -> bool:
         return bool(self.done) and self.done[-1].seq_id == row.seq_id
 
     def start(self, row: Row, n_least: int = 0) -> bool:
         assert self.row is None, "one chunk at a time"
         self.sizes.append(max(len(row.tokens), n_least))
+        assert self.sizes[-1] <= self._n_batch
         if row.last_pos > self._n_cells:
             return False
         self.row, self.n_left = row, self._n_polls
@@ -70,9 +76,11 @@ class SlowThread:
 class Beside(Harness):
     """A harness whose engine has two slow threads."""
 
-    def __init__(self, n_cells: int = 4096, n_polls: int = 3, own_cells: int = 512) -> None:
-        self._slow = n_polls, own_cells
-        super().__init__(n_cells, n_threads=N_THREADS, n_batch=64)
+    def __init__(
+        self, n_cells: int = 4096, n_polls: int = 3, own_cells: int = 512, n_batch: int = 256
+    ) -> None:
+        self._slow = n_polls, own_cells, min(MOST_BESIDE, n_batch)
+        super().__init__(n_cells, n_threads=N_THREADS, n_batch=n_batch)
 
     def make_runner(self, n_cells: int, *, can_trim: bool) -> FakeRunner:
         runner = FakeRunner(n_cells, can_trim=can_trim)
@@ -131,6 +139,20 @@ def test_a_chunk_is_filled_up_to_a_tile_where_that_is_faster(n: int, size: int):
     assert [thread.sizes[-1] for thread in harness.threads] == [size, size]
     harness.finish()
     assert harness.tokens(3) == reference(prompt(3, n), 8)
+
+
+@pytest.mark.parametrize(("n_batch", "sizes"), [(32, {32}), (70, {64, 36}), (190, {100})])
+def test_no_chunk_is_larger_than_a_step_may_be(n_batch: int, sizes: set[int]):
+    """And none is filled up to a tile that does not fit, although the costs say so."""
+    harness = Beside(n_batch=n_batch)
+    step_s = {k: 0.002 * k for k in (1, 8, 16, 32, 48, TILE - 1)} | {TILE: 0.01, 128: 0.2}
+    harness.engine.take_costs(StepCosts(step_s=step_s, alone_s=step_s, n_threads=2, n_heads=1))
+    for i in range(2):
+        harness.submit(i, prompt(i, 100))
+    harness.finish()
+    assert [harness.tokens(i) for i in range(2)] == [reference(prompt(i, 100), 8) for i in range(2)]
+    assert max(n for thread in harness.threads for n in thread.sizes) == max(sizes)
+    assert {len(row.tokens) for row in harness.rows} <= sizes
 
 
 def test_prompts_that_arrive_together_are_computed_at_once():

@@ -108,14 +108,29 @@ def test_what_fills_a_chunk_up_counts_for_nothing(
     runner.trim(2, 0)
     runner.run([first])
     np.testing.assert_allclose(found, runner.run([rest]), atol=CLOSE)
-    # Where the cells are too few, nothing fills it up; more than a batch has is not asked for.
+    # Where the cells are too few, or the tokens of a batch or the positions of the model, nothing does.
     for first_pos in range(0, 480, 160):
         assert threads[1].start(row(3, 160, first_pos, 0)) and threads[1].fetch() is not None
-    assert threads[1].start(row(3, 30, 480), 64) and threads[1].fetch() is not None
+    for last, n_least, n_tokens in [(row(3, 30, 480), 64, 30), (row(2, 20, 0), 193, 20)]:
+        assert threads[1].start(last, n_least) and threads[1].n_tokens == n_tokens
+        assert threads[1].fetch() is not None
+
+
+def test_nothing_lies_behind_the_positions_that_a_model_knows(
+    runner: LlamaRunner, threads: list[PromptThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama.cpp ends the process where a model has a table of positions."""
+    monkeypatch.setattr(runner._llama, "n_ctx_train", 100)
+    for first_pos, n_tokens in [(36, 64), (37, 20)]:
+        assert threads[0].start(row(2, first_pos, 0, 0)) and threads[0].fetch() is not None
+        assert threads[0].start(row(2, 20, first_pos), 64) and threads[0].n_tokens == n_tokens
+        assert threads[0].fetch() is not None
+        runner.trim(2, 0)
 
 
 def test_what_does_not_fit_is_refused(runner: LlamaRunner, threads: list[PromptThread]) -> None:
     assert not threads[0].start(row(2, 64, 449))
+    assert not threads[1].start(row(2, 193, 0))  # more than it computes at once
     assert not threads[0].is_busy
 
 

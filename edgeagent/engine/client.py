@@ -86,7 +86,7 @@ class EngineClient(WorkerClient):
             if message.core != self._core:
                 self._follow(message.core)
             # The clock of the event loop.
-            self._pacer.pass_on(message.chunks, time.monotonic(), self._is_live, len(self._streams))
+            self._pacer.pass_on(message.chunks, time.monotonic(), self._is_live)
             if not self._streams:
                 self._follow(UNKNOWN)
         else:
@@ -109,6 +109,8 @@ class EngineClient(WorkerClient):
     def set_limits(self, limits: ComputeLimits) -> None:
         if limits != self.limits:
             self._follow(UNKNOWN)  # until the next step
+            if limits.n_cores_taken:
+                self._pacer.flush_all()
         super().set_limits(limits)
 
     def cancel(self, request_id: int) -> None:

@@ -88,10 +88,9 @@ class StreamPacer:
 
     def __init__(self, deliver: Callable[[int, TokenChunk], None]) -> None:
         self._deliver = deliver
-        self._streams: dict[Key, Stream] = {}
+        self._streams: dict[Key, Stream] = {}  # that are read live
         self._steps: deque[float] = deque(maxlen=N_STEPS)
         self._came_s = float("-inf")
-        self._least_gap_s = LEAST_GAP_S
         self._timer: asyncio.TimerHandle | None = None
 
     def pass_on(
@@ -99,14 +98,12 @@ class StreamPacer:
         chunks: list[tuple[int, TokenChunk]],
         now_s: float,
         is_live: Callable[[int], bool],
-        n_streams: int,
     ) -> None:
         """Pass the chunks of a step on, or hold them. Those of requests that are not read live go on at
         once."""
         took_s, self._came_s = now_s - self._came_s, now_s
         if took_s <= PAUSE_S:
             self._steps.append(took_s)
-        self._least_gap_s = LEAST_GAP_S * n_streams
         by_answer: dict[Key, list[TokenChunk]] = {}
         for request_id, chunk in chunks:
             by_answer.setdefault((request_id, chunk.index), []).append(chunk)
@@ -145,9 +142,10 @@ class StreamPacer:
 
     def _release(self, now_s: float) -> None:
         longest_s = min(LONGEST_S, max(self._steps, default=UNKNOWN_S))
+        least_gap_s = min(LONGEST_S, LEAST_GAP_S * len(self._streams))
         for key, stream in list(self._streams.items()):
             if stream.held and stream.due_s <= now_s + TOGETHER_S and key in self._streams:
-                self._deliver(key[0], stream.take(now_s, longest_s, self._least_gap_s))
+                self._deliver(key[0], stream.take(now_s, longest_s, least_gap_s))
         self._set_timer()
 
     def _on_time(self) -> None:

@@ -55,6 +55,22 @@ async def test_nothing_waits_where_nobody_reads_it_as_it_comes_or_others_need_th
     assert await taken(generation) == ["abcd"]
 
 
+async def test_what_waits_goes_on_as_soon_as_others_need_the_cores():
+    client, generation = begun()
+    client._receive(burst(generation, "abcd"))
+    assert await taken(generation) == ["a"]
+    client.set_limits(ComputeLimits(n_threads=2, n_cores_taken=1))
+    assert await taken(generation) == ["bcd"]
+
+
+async def test_requests_that_have_not_begun_change_nothing_of_the_pieces():
+    client, generation = begun()
+    for _ in range(200):
+        client.generate(GenerateSpec(prompts=[Prompt(tokens=[1])]))
+    client._receive(burst(generation, "abcd"))
+    assert await taken(generation) == ["a"]
+
+
 async def test_who_cancels_is_told_the_end_and_no_token_that_waited():
     client, generation = begun()
     client._receive(burst(generation, "abcd"))

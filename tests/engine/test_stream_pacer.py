@@ -8,10 +8,13 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgeagent.engine import stream_pacer
 from edgeagent.engine.stream_pacer import LEAST_GAP_S, LONGEST_S, StreamPacer
 from edgeagent.types.answer import CallDelta, TokenChunk
+from tests.conftest import n_examples
 
 
 class Timer:
@@ -71,7 +74,7 @@ class Reader:
         if last:
             number, chunk = chunks[-1]
             chunks[-1] = (number, TokenChunk(0, chunk.text, **last))  # type: ignore[arg-type]
-        self.pacer.pass_on(chunks, at_ms / 1e3, lambda n: n in self._live, len(texts))
+        self.pacer.pass_on(chunks, at_ms / 1e3, lambda n: n in self._live)
 
     def at(self, request_id: int = 1) -> list[tuple[int, str]]:
         return [(at_ms, text) for at_ms, number, text in self.got if number == request_id]
@@ -214,9 +217,77 @@ def test_answers_of_one_request_wait_apart(loop: Loop):
     chunks = [
         (1, TokenChunk(index, text)) for index, text in [(0, "a"), (0, "b"), (1, "x"), (1, "y")]
     ]
-    reader.pacer.pass_on(chunks, 0.0, lambda n: True, 1)
+    reader.pacer.pass_on(chunks, 0.0, lambda n: True)
     end = [(1, TokenChunk(0, "c", finish="stop"))]
-    reader.pacer.pass_on(end, 0.0, lambda n: True, 1)
+    reader.pacer.pass_on(end, 0.0, lambda n: True)
     assert [text for _, _, text in reader.got] == ["a", "x", "b", "c"]
     loop.until(0.1)
     assert reader.got[-1][2] == "y"
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 300),  # milliseconds
+        st.lists(  # answer, tokens, what the last of them is
+            st.tuples(
+                st.integers(0, 3),
+                st.integers(1, 6),
+                st.sampled_from(["text", "text", "call", "end"]),
+            ),
+            max_size=4,
+        ),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=n_examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS, st.integers(0, 40), st.sets(st.integers(0, 1)))
+def test_every_answer_comes_whole_and_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[tuple[int, list[tuple[int, int, str]]]],
+    cancel_at: int,
+    live: set[int],
+):
+    """Two requests with two answers each. The reader of one cancels it while it is given a piece."""
+    loop = Loop()
+    monkeypatch.setattr(stream_pacer, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+    got: list[list[str]] = [[], [], [], []]
+    sent = ["", "", "", ""]
+    gone: set[int] = set()
+    ended: set[int] = set()
+
+    def take(request_id: int, chunk: TokenChunk) -> None:
+        if request_id not in gone:
+            got[2 * request_id + chunk.index].append(chunk.text)
+        if sum(map(len, got)) == cancel_at:
+            gone.add(request_id)
+            pacer.drop(request_id)
+
+    pacer = StreamPacer(take)
+    number = itertools.count()
+    for ms, answers in steps:
+        loop.until(loop.now_s + ms / 1e3)
+        chunks = []
+        for answer, n_tokens, last in answers:
+            if answer in ended:
+                continue
+            texts = [chr(0x4E00 + next(number)) for _ in range(n_tokens)]
+            sent[answer] += "".join(texts)
+            request_id, index = divmod(answer, 2)
+            chunks += [(request_id, TokenChunk(index, text)) for text in texts]
+            if last == "call":
+                chunks[-1] = (request_id, TokenChunk(index, texts[-1], calls=[CallDelta(0, "{}")]))
+            elif last == "end":
+                chunks[-1] = (request_id, TokenChunk(index, texts[-1], finish="stop"))
+                ended.add(answer)
+        pacer.pass_on(chunks, loop.now_s, lambda n: n in live - gone)
+        for answer in ended:
+            if answer // 2 not in gone:
+                assert "".join(got[answer]) == sent[answer]
+    loop.until(loop.now_s + 5)  # however much is held, it comes
+    for answer in range(4):
+        text = "".join(got[answer])
+        assert text == sent[answer] if answer // 2 not in gone else sent[answer].startswith(text)
+    assert {2 * number + index for number, index in pacer._streams}.isdisjoint(ended)
+    assert not gone & {number for number, _ in pacer._streams}

@@ -88,6 +88,11 @@ class ChunkChoice:
         """Seconds of a step; None before the costs were measured."""
         return None if self._cost is None else self._cost.predict(load)
 
+    def expect(self, load: StepLoad) -> float | None:
+        """Seconds that a step may take at most where nothing disturbs it; None before the costs were
+        measured."""
+        return None if self._cost is None else self._cost.undisturbed(load)
+
     def learn(self, load: StepLoad, took_s: float) -> None:
         """A step of this load took this long. Of steps of answers alone, which come by the hundred, each
         fourth is looked at."""

@@ -32,12 +32,22 @@ class CostCurve:
         self._recent: dict[int, deque[float]] = {}  # logarithms of factors, by size
         self._common = 0.0
 
-    def seconds(self, n_tokens: int, attention_s: float, *, has_prompts: bool) -> float:
-        """Of a step of so many tokens, whose attention adds `attention_s`."""
+    def seconds(
+        self,
+        n_tokens: int,
+        attention_s: float,
+        *,
+        has_prompts: bool,
+        is_corrected: bool = True,
+    ) -> float:
+        """Of a step of so many tokens, whose attention adds `attention_s`: by all that ran, or as it was
+        measured."""
         low, high, share = self._place(n_tokens)
         base = (1 - share) * self._base[low] + share * self._base[high]
         if low == high:
             base *= n_tokens / self.sizes[low]
+        if not is_corrected:
+            return base + attention_s
         factor = self._factor(n_tokens, low, high, share) + self._common * has_prompts
         return (base + attention_s) * math.exp(factor)
 

@@ -386,8 +386,9 @@ class Engine:
         """Count what a step has done, learn from its time, and tidy the cache."""
         n_decode, n_walking = len(plan.decode), self._runner.n_walking
         if not plan.prefill and not ran.load.n_beside:
-            expected_s = self.chunks.predict(ran.load)
-            self._threads.observe(ran.size, self._n_threads, ran.took_s, expected_s)
+            self._threads.observe(
+                ran.size, self._n_threads, ran.took_s, lambda: self.chunks.expect(ran.load)
+            )
             self._speculation.costs.observe(ran.n_tokens, ran.took_s)
         # A few forced or drafted tokens say nothing about the speed of prefill.
         if ran.has_prompts or ran.n_tokens == n_decode:

@@ -93,6 +93,11 @@ class StepCost:
             return together_s
         return min(together_s, sum(map(self._predict_together, _parts(load))))
 
+    def undisturbed(self, load: StepLoad) -> float:
+        """Seconds of a step of answers alone, as it was measured or as later ones took, whichever is less:
+        either may have been beside other programs."""
+        return min(self._predict_together(load), self._predict_together(load, is_corrected=False))
+
     def observe(self, load: StepLoad, took_s: float) -> None:
         """A step took this long."""
         if self._is_parted(load):
@@ -106,11 +111,16 @@ class StepCost:
     def _is_parted(self, load: StepLoad) -> bool:
         return self._can_part and load.n_decode > 0 and load.n_prefill >= LEAST_APART
 
-    def _predict_together(self, load: StepLoad) -> float:
+    def _predict_together(self, load: StepLoad, *, is_corrected: bool = True) -> float:
         n_threads = self._threads_of(load)
         curve = self._alone if n_threads == 1 else self._curve
         attention_s = self._attention_s(load, n_threads)
-        seconds = curve.seconds(load.n_tokens, attention_s, has_prompts=load.n_prefill > 0)
+        seconds = curve.seconds(
+            load.n_tokens,
+            attention_s,
+            has_prompts=load.n_prefill > 0,
+            is_corrected=is_corrected,
+        )
         seconds *= self._slowdown(load, n_threads)
         crowd = self._crowds.get(_crowd_of(load))
         return seconds * statistics.median(crowd) if crowd else seconds

@@ -7,15 +7,17 @@ decoding: most steps use the best count, and a few steps now and then use anothe
     2 threads alone 131-179 tokens/s, beside a busy process 50; 1 thread 110-126 and 129
     (190M Q4_0, 2 cores of a Zen 4 server)
 
-The caller measures the times. Medians are compared, because anything can delay a single step. While other
-programs use cores, delays are the rule: means of more steps are compared then. As soon as others begin to
-use cores, as many threads are used as cores are left, and all counts are tried.
+The caller measures the times. Medians are compared, because anything can delay a single step; but a trial
+that begins with a slow step ends with it, since readers notice each. While other programs use cores, delays
+are the rule: means of more steps are compared then. As soon as others begin to use cores, as many threads are
+used as cores are left, and all counts are tried.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 PROBE_EVERY = 256
@@ -27,11 +29,12 @@ PROBE_STEPS = 3
 WINDOW = 7
 # How much faster another count must be to replace the current one.
 MARGIN = 0.93
-# After three steps in a row that are this much slower than usual and than expected, other counts are tried at
-# once.
+# After three steps in a row that are this much slower than usual and than expected, all other counts are
+# tried, the largest first, with so many steps between two trials.
 TROUBLE = 1.4
 TROUBLE_STEPS = 3
-# A trial ends with a step that takes this much longer than the last ones: readers notice it.
+STEPS_BETWEEN = 8
+# A trial ends when more than half of its steps took this much longer than the last ones before it.
 LOST = 1.15
 # The same beside other programs.
 CONTENDED_FIRST_PROBE = 8
@@ -60,6 +63,7 @@ class BatchSizeTimes:
     n_slow: int = 0
     n_probes: int = 0
     probe: int | None = None
+    due: list[int] = field(default_factory=list)  # to be tried soon
 
     @property
     def probe_steps(self) -> int:
@@ -88,9 +92,9 @@ class ThreadChoice:
     """Picks the thread count of decode steps. Engine thread only.
 
     `granted` is the most threads that the daemon allows. Each batch size has its own choice, because a
-    step with eight sequences gains more from threads than a step with one. Other counts are tried for three
-    steps now and then, less often while they lose, and at once when steps get slower. `first_probe` is the
-    number of steps of a size before the first trial. `adapts` False: always all that are allowed.
+    step with eight sequences gains more from threads than a step with one. Other counts are tried for up to
+    three steps now and then, less often while they lose, and at once when steps get slower. `first_probe` is
+    the number of steps of a size before the first trial. `adapts` False: always all that are allowed.
     """
 
     granted: int
@@ -127,11 +131,17 @@ class ThreadChoice:
         if lane.n_steps < lane.interval:
             return lane.best
         lane.n_steps = 0
-        others = [n for n in self.counts() if n != lane.best]
-        lane.n_probes += 1
-        lane.probe = others[lane.n_probes % len(others)]
+        if lane.due:
+            lane.probe = lane.due.pop(0)
+        else:
+            others = self._others(lane)
+            lane.n_probes += 1
+            lane.probe = others[lane.n_probes % len(others)]
         lane.times.pop(lane.probe, None)  # old times say nothing about the present
         return lane.probe
+
+    def _others(self, lane: BatchSizeTimes) -> list[int]:
+        return [n for n in self.counts() if n != lane.best]
 
     def _new_lane(self) -> BatchSizeTimes:
         is_contended = self._n_cores_taken > 0
@@ -146,10 +156,14 @@ class ThreadChoice:
         return self.first if lane is None else lane.best
 
     def observe(
-        self, n_seq: int, n_threads: int, took_s: float, expected_s: float | None = None
+        self,
+        n_seq: int,
+        n_threads: int,
+        took_s: float,
+        expected_s: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """Record how long a decode step took, and how long one like it takes with all threads: steps behind
-        longer contexts take longer, and other threads do not help."""
+        """Record how long a decode step took. `expected_s` says how long one like it takes with as many
+        threads, if that is known: steps behind longer contexts take longer, and other counts do not help."""
         lane = self._lanes.get(n_seq)
         if lane is None:
             return
@@ -158,8 +172,11 @@ class ThreadChoice:
             is_over = len(lane.times[n_threads]) >= lane.probe_steps
             if is_over or _is_hopeless(lane, took_s) or _is_losing(lane):
                 _judge(lane)
-        elif n_threads == lane.best and not lane.is_contended:
-            _watch(lane, took_s, expected_s or 0.0)
+            return
+        is_watched = n_threads == lane.best and not lane.is_contended
+        if is_watched and _is_in_trouble(lane, took_s, expected_s):
+            lane.n_steps = lane.interval = PROBE_EVERY
+            lane.due = self._others(lane)[::-1]
 
 
 def step_size(n_tokens: int) -> int:
@@ -168,12 +185,15 @@ def step_size(n_tokens: int) -> int:
 
 
 def _is_hopeless(lane: BatchSizeTimes, took_s: float) -> bool:
-    """Whether one step is so slow that the trial can end."""
+    """Whether steps are so slow that the trial can end."""
     if lane.is_contended:
         current = lane.typical(lane.best)
         return current is not None and took_s > CONTENDED_HOPELESS * current
     latest = lane.latest
-    return latest is not None and took_s > LOST * latest
+    if latest is None or lane.probe is None:
+        return False
+    tried = lane.times[lane.probe]
+    return 2 * sum(took > LOST * latest for took in tried) > len(tried)
 
 
 def _is_losing(lane: BatchSizeTimes) -> bool:
@@ -197,18 +217,21 @@ def _judge(lane: BatchSizeTimes) -> None:
     else:
         seldom = CONTENDED_PROBE_SELDOM if lane.is_contended else PROBE_SELDOM
         is_clear = lane.is_contended and (probed is None or _is_losing(lane))
-        lane.interval = seldom if is_clear else min(seldom, 2 * lane.interval)
+        if not lane.due:
+            lane.interval = seldom if is_clear else min(seldom, 2 * lane.interval)
         lane.usual_s = current
     lane.probe = None
+    if lane.due:
+        lane.n_steps = lane.interval - STEPS_BETWEEN
 
 
-def _watch(lane: BatchSizeTimes, took_s: float, expected_s: float) -> None:
-    """Start a trial at once when the count in use has become slow."""
+def _is_in_trouble(
+    lane: BatchSizeTimes, took_s: float, expected_s: Callable[[], float | None]
+) -> bool:
+    """Whether the count in use has become slow, now that a step has taken so long."""
     if lane.usual_s is None:
         lane.usual_s = lane.typical(lane.best)
-        return
-    is_slow = took_s > TROUBLE * max(lane.usual_s, expected_s)
-    lane.n_slow = lane.n_slow + 1 if is_slow else 0
-    if lane.n_slow == TROUBLE_STEPS:
-        lane.n_slow = 0
-        lane.n_steps = lane.interval = PROBE_EVERY
+        return False
+    is_slow = took_s > TROUBLE * lane.usual_s and took_s > TROUBLE * (expected_s() or 0.0)
+    lane.n_slow = (lane.n_slow + 1) % TROUBLE_STEPS if is_slow else 0
+    return is_slow and lane.n_slow == 0

@@ -172,6 +172,17 @@ def test_own_steps_correct_the_curve_where_they_fell_and_one_slow_step_does_not(
     )
 
 
+def test_steps_beside_a_hidden_program_are_not_taken_for_undisturbed_ones():
+    cost, load = StepCost(StepCosts(step_s=SMOOTH)), StepLoad(8, 0)
+    for _ in range(20):
+        cost.observe(load, 3 * SMOOTH[8])
+    assert cost.predict(load) == pytest.approx(3 * SMOOTH[8])
+    assert cost.undisturbed(load) == pytest.approx(SMOOTH[8])
+    for _ in range(20):  # what was measured was disturbed
+        cost.observe(load, SMOOTH[8] / 2)
+    assert cost.undisturbed(load) == cost.predict(load) == pytest.approx(SMOOTH[8] / 2)
+
+
 def test_a_device_that_slows_down_gets_smaller_chunks_of_every_size():
     cost = StepCost(StepCosts(step_s=SMOOTH))
     for _ in range(40):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from edgeagent.engine.batching.threads import (
     CONTENDED_FIRST_PROBE,
     CONTENDED_PROBE_STEPS,
@@ -71,8 +73,27 @@ def test_steps_that_are_long_as_expected_start_no_trial():
     decode(choice, {1: 30.0, 2: 20.0}, 50, n_seq=8)
     for _ in range(100):
         n = choice.pick(8)
-        choice.observe(8, n, {1: 82.0, 2: 55.0}[n], expected_s=45.0)
+        choice.observe(8, n, {1: 82.0, 2: 55.0}[n], lambda: 45.0)
         assert n == 2
+
+
+@pytest.mark.parametrize("best", [1, 3])
+def test_in_trouble_all_other_counts_are_tried_at_once(best: int):
+    """A program that the governor does not see takes a core of four: waiting for it, four threads are slow,
+    and as many as are left, or one alone, are fastest."""
+    choice = ThreadChoice(4)
+    decode(choice, {1: 30.0, 2: 20.0, 3: 15.0, 4: 12.0}, 2000)
+    used = decode(choice, {1: 45.0, 2: 45.0, 3: 45.0, 4: 40.0} | {best: 20.0}, 60)
+    assert used[-30:].count(best) >= 28
+
+
+def test_one_delay_ends_no_trial_that_began_well():
+    choice = ThreadChoice(2, first_probe=5)
+    took = iter([5.0, 40.0, 5.0])
+    for _ in range(12):
+        n = choice.pick(1)
+        choice.observe(1, n, 10.0 if n == 2 else next(took, 5.0))
+    assert choice.usual(1) == 1
 
 
 def test_batches_of_another_size_are_judged_for_themselves():

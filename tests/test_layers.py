@@ -149,6 +149,20 @@ def test_the_environment_is_read_in_two_places_only():
     assert users == {"settings/environment.py", "worker/process_environment.py"}
 
 
+def test_little_is_imported_before_the_first_worker_starts():
+    """It imports its own modules while the daemon imports the rest."""
+    program = """
+import sys
+import edgeagent.cli.main, edgeagent.cli.serve
+late = {"pydantic", "asyncio", "numpy", "rich", "edgeagent.settings", "edgeagent.device", "edgeagent.catalog"}
+print(late & set(sys.modules) or "")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
 def test_the_modules_of_a_daemon_bring_no_tools_for_terminals_and_tables():
     """`edgeagent data query` imports them in a process of its own: a daemon would keep them for ever."""
     program = """

@@ -8,6 +8,7 @@ import sys
 import click
 
 from edgeagent.cli.shared.printable import printable
+from edgeagent.cli.shared.standard_streams import open_missing
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types.version import VERSION
 from edgeagent.worker.non_dumpable import keep_private
@@ -69,6 +70,7 @@ def main() -> None:
     processes of the same user.
     """
     keep_private()
+    open_missing()
     try:
         status = cli.main(prog_name="edgeagent", standalone_mode=False)
     except EdgeAgentError as exc:

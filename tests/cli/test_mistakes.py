@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from edgeagent.cli.main import main
+from edgeagent.daemon import early_worker
 from edgeagent.settings.environment import ENV_PREFIX
 from tests.conftest import ROOT
 
@@ -47,6 +49,7 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     monkeypatch.setenv("EDGEAGENT_STATE_DIR", str(place / "state"))
     monkeypatch.setenv("EDGEAGENT_STORE__KEY_FILE", str(place / "key"))
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(early_worker, "waiting", nullcontext)  # `serve` starts no worker here
 
     def ask(command: str, **variables: str) -> str:
         for name, value in variables.items():

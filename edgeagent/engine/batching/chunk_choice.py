@@ -88,10 +88,13 @@ class ChunkChoice:
         """Seconds of a step; None before the costs were measured."""
         return None if self._cost is None else self._cost.predict(load)
 
-    def expect(self, load: StepLoad) -> float | None:
-        """Seconds that a step may take at most where nothing disturbs it; None before the costs were
-        measured."""
-        return None if self._cost is None else self._cost.undisturbed(load)
+    def expect(self, load: StepLoad, n_tokens: int) -> float | None:
+        """Seconds of a step of answers that nothing disturbs, which computes `n_tokens` with drafted ones;
+        None before the costs were measured."""
+        if self._cost is None:
+            return None
+        cells = load.decode_cells * n_tokens / max(1, load.n_decode)
+        return self._cost.undisturbed(load._replace(n_decode=n_tokens, decode_cells=cells))
 
     def learn(self, load: StepLoad, took_s: float) -> None:
         """A step of this load took this long. Of steps of answers alone, which come by the hundred, each

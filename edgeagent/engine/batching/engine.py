@@ -384,15 +384,16 @@ class Engine:
 
     def _learn(self, plan: StepPlan, ran: StepRun) -> None:
         """Count what a step has done, learn from its time, and tidy the cache."""
-        n_decode, n_walking = len(plan.decode), self._runner.n_walking
-        if not plan.prefill and not ran.load.n_beside:
+        n, n_decode, n_walking = ran.n_tokens, len(plan.decode), self._runner.n_walking
+        load = ran.load if n_walking else ran.load._replace(n_used=0)
+        if not plan.prefill and not load.n_beside:
             self._threads.observe(
-                ran.size, self._n_threads, ran.took_s, lambda: self.chunks.expect(ran.load)
+                ran.size, self._n_threads, ran.took_s, lambda: self.chunks.expect(load, n)
             )
-            self._speculation.costs.observe(ran.n_tokens, ran.took_s)
+            self._speculation.costs.observe(n, ran.took_s)
         # A few forced or drafted tokens say nothing about the speed of prefill.
-        if ran.has_prompts or ran.n_tokens == n_decode:
-            self.chunks.learn(ran.load if n_walking else ran.load._replace(n_used=0), ran.took_s)
+        if ran.has_prompts or n == n_decode:
+            self.chunks.learn(load, ran.took_s)
         self._token_gaps.end_step(n_decode, self._clock())
         self.estimate.count(plan.n_tokens + ran.n_accepted)
-        self.parking.tidy(min(ran.n_tokens, n_walking), min(n_decode, n_walking))
+        self.parking.tidy(min(n, n_walking), min(n_decode, n_walking))

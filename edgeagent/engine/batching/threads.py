@@ -15,6 +15,7 @@ used as cores are left, and all counts are tried.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Callable
@@ -30,7 +31,8 @@ WINDOW = 7
 # How much faster another count must be to replace the current one.
 MARGIN = 0.93
 # After three steps in a row that are this much slower than usual and than expected, all other counts are
-# tried, the largest first, with so many steps between two trials.
+# tried, the largest first, with so many steps between two trials. After three first steps that are so much
+# slower than expected, too, but not before PROBATION is over.
 TROUBLE = 1.4
 TROUBLE_STEPS = 3
 STEPS_BETWEEN = 8
@@ -173,10 +175,19 @@ class ThreadChoice:
             if is_over or _is_hopeless(lane, took_s) or _is_losing(lane):
                 _judge(lane)
             return
-        is_watched = n_threads == lane.best and not lane.is_contended
-        if is_watched and _is_in_trouble(lane, took_s, expected_s):
-            lane.n_steps = lane.interval = PROBE_EVERY
-            lane.due = self._others(lane)[::-1]
+        if n_threads != lane.best or lane.is_contended:
+            return
+        if lane.usual_s is None:
+            first_s = lane.usual_s = lane.typical(n_threads)
+            if first_s is not None and first_s > TROUBLE * (expected_s() or math.inf):
+                self._try_others(lane, PROBATION)
+        elif _is_in_trouble(lane, took_s, expected_s):
+            self._try_others(lane, 0)
+
+    def _try_others(self, lane: BatchSizeTimes, n_steps: int) -> None:
+        """Try all other counts after so many steps."""
+        lane.interval, lane.n_steps = PROBE_EVERY, PROBE_EVERY - n_steps
+        lane.due = self._others(lane)[::-1]
 
 
 def step_size(n_tokens: int) -> int:
@@ -229,9 +240,6 @@ def _is_in_trouble(
     lane: BatchSizeTimes, took_s: float, expected_s: Callable[[], float | None]
 ) -> bool:
     """Whether the count in use has become slow, now that a step has taken so long."""
-    if lane.usual_s is None:
-        lane.usual_s = lane.typical(lane.best)
-        return False
-    is_slow = took_s > TROUBLE * lane.usual_s and took_s > TROUBLE * (expected_s() or 0.0)
+    is_slow = took_s > TROUBLE * (lane.usual_s or 0.0) and took_s > TROUBLE * (expected_s() or 0.0)
     lane.n_slow = (lane.n_slow + 1) % TROUBLE_STEPS if is_slow else 0
     return is_slow and lane.n_slow == 0

@@ -7,6 +7,7 @@ import pytest
 from edgeagent.engine.batching.threads import (
     CONTENDED_FIRST_PROBE,
     CONTENDED_PROBE_STEPS,
+    PROBATION,
     PROBE_EVERY,
     PROBE_SELDOM,
     PROBE_STEPS,
@@ -85,6 +86,18 @@ def test_in_trouble_all_other_counts_are_tried_at_once(best: int):
     decode(choice, {1: 30.0, 2: 20.0, 3: 15.0, 4: 12.0}, 2000)
     used = decode(choice, {1: 45.0, 2: 45.0, 3: 45.0, 4: 40.0} | {best: 20.0}, 60)
     assert used[-30:].count(best) >= 28
+
+
+@pytest.mark.parametrize(("expected_s", "best"), [(6.0, 1), (20.0, 2), (None, 2)])
+def test_a_program_that_was_there_before_the_first_step_is_noticed(
+    expected_s: float | None, best: int
+):
+    """By what a step takes where nothing disturbs it, if that was measured."""
+    choice = ThreadChoice(2)
+    for _ in range(PROBATION + 2 * PROBE_STEPS):
+        n = choice.pick(1)
+        choice.observe(1, n, {1: 8.0, 2: 25.0}[n], lambda: expected_s)
+    assert choice.usual(1) == best
 
 
 def test_one_delay_ends_no_trial_that_began_well():

@@ -68,11 +68,24 @@ class KnowledgeSettings(SettingsTable):
         "empty: none",
     )
     least_answerability: float = Field(
-        default=0.35,
+        default=0.2,
         ge=0,
         le=1,
         description="what the judge has to say of the best passage, else an answer from documents says that "
         "it found nothing; 0: it is not asked",
+    )
+    little_evidence: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="evidence below which the judge has to say `sure_answerability`: such questions are "
+        "mostly about something else",
+    )
+    sure_answerability: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="what the judge has to say where there is little evidence",
     )
     on_thin_evidence: Literal["decline", "answer", "router", "human"] = Field(
         default="decline",

@@ -1,4 +1,4 @@
-"""Writes a judge as a GGUF file that ranks, with matrices of 8 bits, and word vectors of 5.
+"""Writes a judge as a GGUF file that ranks, with matrices of 8 bits.
 
 Its last layer is scaled so that what it says is a probability: of questions whose best passage is given 0.5,
 half are answered.
@@ -27,8 +27,6 @@ _OUTER = {
     "norm.bias": "token_embd_norm.bias",
 }  # fmt: skip
 _HEAD = {"dense": "cls", "out": "cls.output"}
-# Half of the file otherwise, and looked up only.
-_WORDS = "token_embd.weight"
 # Looked up or added row by row, or too small to matter.
 _KEPT = ("position_embd.weight", "token_types.weight", "cls.output.weight")
 
@@ -67,8 +65,7 @@ def write(judge: Judge, folder: Path, target: Path, scale: float = 1.0, shift: f
         if name == "out.bias":
             values = values * scale + shift
         is_small = values.ndim == 1 or ours in _KEPT
-        matrix = "Q5_0" if ours == _WORDS else "Q8_0"
-        kind = gguf.GGMLQuantizationType["F32" if is_small else matrix]
+        kind = gguf.GGMLQuantizationType["F32" if is_small else "Q8_0"]
         values = np.ascontiguousarray(values, np.float32)
         writer.add_tensor(ours, gguf.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()

@@ -116,8 +116,11 @@ class Judgement:
     ("said", "least", "evidence", "basis", "n_asked"),
     [
         (0.39, None, 0.9, "nothing", 1),
-        (0.4, None, 0.1, "quotes", 1),
-        (0.39, 0.3, 0.1, "quotes", 1),
+        (0.4, None, 0.3, "quotes", 1),
+        (0.39, 0.3, 0.3, "quotes", 1),
+        (0.59, None, 0.24, "nothing", 1),  # little evidence
+        (0.6, None, 0.24, "quotes", 1),
+        (0.65, 0.7, 0.24, "nothing", 1),
         (0.39, 0.0, 0.9, "quotes", 0),
         (0.9, 0.0, 0.1, "nothing", 0),
         (None, None, 0.9, "quotes", 1),

@@ -220,7 +220,9 @@ class Consultant:
         least = _first(tool.least_answerability, self._settings.least_answerability)
         judged = await self._judge.answerability(query, found) if least else None
         if judged is not None:
-            is_thin = judged < least
+            has_little = evidence < self._settings.little_evidence
+            sure = self._settings.sure_answerability
+            is_thin = judged < (max(least, sure) if has_little else least)
         else:
             is_thin = not found or (
                 evidence < self._settings.least_evidence

@@ -6,7 +6,11 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+Value = TypeVar("Value")
 
 
 def sync_file(path: Path) -> None:
@@ -39,6 +43,17 @@ def open_regular(path: Path, most_bytes: int) -> BinaryIO:
         os.close(fd)
         raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, the limit is {most_bytes}")
     return os.fdopen(fd, "rb")
+
+
+def read_json(path: Path, most_bytes: int, kind: type[Value]) -> Value:
+    """The JSON in a regular file of at most `most_bytes`, as `kind`. Raises: OSError; msgspec.MsgspecError
+    for any other content."""
+    with open_regular(path, most_bytes) as file:
+        content = file.read()
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (UnicodeDecodeError, RecursionError) as exc:  # within strings, and of nested lists
+        raise msgspec.DecodeError(f"JSON is damaged: {exc}") from exc
 
 
 def replace_text(path: Path, text: str) -> None:

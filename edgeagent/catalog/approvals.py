@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from edgeagent.catalog.install_record import InstalledModel
-from edgeagent.durable import open_regular, replace_text
+from edgeagent.durable import read_json, replace_text
 from edgeagent.errors import InstallFailed
 from edgeagent.types.engine_config import FileIdentity
 
@@ -128,11 +128,10 @@ class Approvals:
 
     def _read_approvals(self) -> dict[str, Approval]:
         try:
-            with open_regular(self._approvals, _MOST_BYTES) as file:
-                return msgspec.json.decode(file.read(), type=dict[str, Approval])
+            return read_json(self._approvals, _MOST_BYTES, dict[str, Approval])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        except (OSError, msgspec.MsgspecError) as exc:
             raise InstallFailed(
                 f"The approvals of models cannot be read from {self._approvals} ({exc}): restore it, or "
                 "delete it to approve all models that are installed now."
@@ -140,9 +139,8 @@ class Approvals:
 
     def _read_digests(self) -> dict[str, Digest]:
         try:
-            with open_regular(self._digests, _MOST_BYTES) as file:
-                return msgspec.json.decode(file.read(), type=dict[str, Digest])
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return read_json(self._digests, _MOST_BYTES, dict[str, Digest])
+        except (OSError, msgspec.MsgspecError):
             return {}
 
     @contextmanager

@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from edgeagent.durable import read_json
 from edgeagent.errors import SettingsError
 from edgeagent.types.tools import Tool
 
 # The threshold if none was calibrated.
 THRESHOLD = 0.5
+_MOST_BYTES = 16 << 20
 # The key of the threshold for requests that offer all domains.
 ALL = "all"
 
@@ -82,8 +84,8 @@ def spoken(name: str) -> str:
 def read_assistant(path: Path) -> Assistant:
     """Raises: SettingsError if the file is missing or is not a list of tools."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Assistant)
-    except (OSError, msgspec.DecodeError) as exc:
+        return read_json(path, _MOST_BYTES, Assistant)
+    except (OSError, msgspec.MsgspecError) as exc:
         raise SettingsError(
             f"{path} is not a list of an assistant's tools ({exc}): restore the file, or correct `tools` in "
             "the catalog."

@@ -21,7 +21,7 @@ from msgspec import Struct
 from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.gguf.model_facts import ModelFacts
-from edgeagent.durable import open_regular, replace_text
+from edgeagent.durable import read_json, replace_text
 from edgeagent.types.engine_config import FileIdentity
 from edgeagent.types.version import VERSION
 
@@ -97,9 +97,8 @@ class KeptFacts:
 
     def _read(self) -> dict[str, FileFacts]:
         try:
-            with open_regular(self._path, _MOST_BYTES) as file:
-                contents = msgspec.json.decode(file.read(), type=_Contents)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            contents = read_json(self._path, _MOST_BYTES, _Contents)
+        except (OSError, msgspec.MsgspecError):
             return {}
         return contents.files if contents.version == VERSION else {}
 

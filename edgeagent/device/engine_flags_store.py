@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.durable import open_regular, replace_bytes
+from edgeagent.durable import read_json, replace_bytes
 from edgeagent.types.engine_flags import EngineFlags
 
 logger = logging.getLogger(__name__)
@@ -54,11 +54,10 @@ class EngineFlagsStore:
 
     def _read(self) -> dict[str, EngineFlags]:
         try:
-            with open_regular(self._path, _MAX_FILE_BYTES) as file:
-                return msgspec.json.decode(file.read(), type=dict[str, EngineFlags])
+            return read_json(self._path, _MAX_FILE_BYTES, dict[str, EngineFlags])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError) as error:
             # Measuring again takes minutes; a damaged file must not keep a model from loading.
             logger.warning("engine_flags_unreadable path=%s error=%s", self._path, error)
             return {}

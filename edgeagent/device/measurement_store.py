@@ -13,6 +13,7 @@ import msgspec
 
 from edgeagent.device.measurement import Measurement
 from edgeagent.device.probe import Device
+from edgeagent.durable import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +89,10 @@ class MeasurementStore:
 
     def _read(self) -> dict[str, Measurement]:
         try:
-            with self.path.open("rb") as file:
-                blob = file.read(_MAX_FILE_BYTES)
-            return msgspec.json.decode(blob, type=dict[str, Measurement])
+            return read_json(self.path, _MAX_FILE_BYTES, dict[str, Measurement])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError) as error:
             # Measuring again takes seconds; a damaged cache must not keep the service from starting.
             logger.warning("measurements_unreadable path=%s error=%s", self.path, error)
             return {}

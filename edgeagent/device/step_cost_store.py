@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.durable import open_regular, replace_bytes
+from edgeagent.durable import read_json, replace_bytes
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.step_costs import StepCosts
 
@@ -53,11 +53,10 @@ class StepCostStore:
 
     def _read(self) -> dict[str, StepCosts]:
         try:
-            with open_regular(self._path, _MAX_FILE_BYTES) as file:
-                return msgspec.json.decode(file.read(), type=dict[str, StepCosts])
+            return read_json(self._path, _MAX_FILE_BYTES, dict[str, StepCosts])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError) as error:
             # Measuring again takes seconds; a damaged file must not keep a model from loading.
             logger.warning("step_costs_unreadable path=%s error=%s", self._path, error)
             return {}

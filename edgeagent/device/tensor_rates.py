@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.device.probe import Device
-from edgeagent.durable import open_regular, replace_bytes
+from edgeagent.durable import read_json, replace_bytes
 from edgeagent.types.measurement import TensorRate
 from edgeagent.worker import spawn
 
@@ -87,11 +87,10 @@ class TensorRateStore:
 
     def _read(self) -> dict[str, TensorRates]:
         try:
-            with open_regular(self._path, _MAX_FILE_BYTES) as file:
-                return msgspec.json.decode(file.read(), type=dict[str, TensorRates])
+            return read_json(self._path, _MAX_FILE_BYTES, dict[str, TensorRates])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError) as error:
             logger.warning("tensor_rates_unreadable path=%s error=%s", self._path, error)
             return {}
 

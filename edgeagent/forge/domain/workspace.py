@@ -26,7 +26,7 @@ import numpy as np
 from edgeagent.catalog.catalog_file import Entry, parse_catalog
 from edgeagent.catalog.exclusive_lock import exclusive_lock
 from edgeagent.catalog.model_ids import is_id
-from edgeagent.durable import replace_text, sync_folder, way_out
+from edgeagent.durable import read_json, replace_text, sync_folder, way_out
 from edgeagent.errors import ForgeFailed, SettingsError
 from edgeagent.forge.domain.example import Domain
 from edgeagent.forge.domain.readers.jsonl_reader import read_jsonl
@@ -36,6 +36,7 @@ Method = Literal["head", "torch"]
 logger = logging.getLogger(__name__)
 
 _MAX_NAME = 64
+_MAX_PLAN_BYTES = 64 << 20
 _MAX_EXAMPLES_BYTES = 128 << 20  # more than what `example.MAX_EXAMPLES` texts can take
 N_KEPT = 3  # versions
 
@@ -169,7 +170,7 @@ class Workspace:
         """The last plan. Raises: ForgeFailed."""
         path = self.folder / "plan.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Plan)
+            return read_json(path, _MAX_PLAN_BYTES, Plan)
         except (OSError, msgspec.MsgspecError) as exc:
             raise ForgeFailed(f"{path} cannot be read ({exc}): run `forge new` again.") from exc
 

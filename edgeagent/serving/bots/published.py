@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.durable import replace_bytes
+from edgeagent.durable import read_json, replace_bytes
 from edgeagent.errors import InvalidParameter, NotFound
 from edgeagent.serving.bots.bot_file import BotFile
 
@@ -44,10 +44,8 @@ class PublishedBots:
             known = self._known.get(bot_id)
             if known is not None and known[0] == mark:
                 return known[1]
-            if state.st_size > MAX_BYTES:
-                raise absent(bot_id)
-            found = msgspec.json.decode(path.read_bytes(), type=PublishedBot)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            found = read_json(path, MAX_BYTES, PublishedBot)
+        except (OSError, msgspec.MsgspecError) as exc:
             raise absent(bot_id) from exc
         self._known[bot_id] = mark, found
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -24,6 +25,11 @@ class Channel:
         self._decode = decode
         self._splitter = frames.FrameSplitter()
         self._write_lock = threading.Lock()
+        # A thread that waits in `recv` is also woken when the other end has read what was sent, for nothing:
+        # with each token, on the daemon's core, whose turn it ends (Linux, `unix_write_space`). One that
+        # polls is not.
+        self._arrival = select.poll()
+        self._arrival.register(fd, select.POLLIN)
 
     def send(self, message: msgspec.Struct) -> None:
         frame = frames.encode(message)
@@ -33,6 +39,7 @@ class Channel:
     def receive(self) -> list[Any]:
         """At least one message. Raises: EOFError when the daemon has gone."""
         while True:
+            self._arrival.poll()
             data = self._socket.recv(1 << 16)
             if not data:
                 raise EOFError

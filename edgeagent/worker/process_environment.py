@@ -32,10 +32,12 @@ _MOST_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8"}
 # Source: libgomp, env.c and config/linux/wait.h
 _SPINS = {"x86_64": 6_000}
 _SPINS_WITHOUT_PAUSE = 20_000
-# The same, 1.4 ms, for workers whose threads sleep at once beside other programs (see engine/llama)
-# where no two processors share a core: there a thread that looks takes nothing from others. With 300,000,
-# 30,000 and 6,000 one client has 104, 99 and 85 tokens/s, and 8 have 174, 167 and 156 (zen4, 2026-11-29).
-_SPINS_LONG = {"x86_64": 30_000}
+# The default, for workers whose threads sleep at once beside other programs (see engine/llama) where no two
+# processors share a core: there a thread that looks takes nothing from others. A thread that has slept may be
+# woken on the core of the one that wakes it, while its own is idle, and both compute there for some
+# milliseconds: with 30,000 (1.4 ms) one client had 0.84 of the tokens/s and 8 had 0.89, with gaps p95 of 10.7
+# in place of 9.6 and 32 in place of 27 ms. Beside a busy process both have the same (zen4, 2026-11-30).
+_SPINS_LONG = {"x86_64": 300_000}
 _SMT = Path("/sys/devices/system/cpu/smt/active")
 _WAITING_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

@@ -11,23 +11,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 
-import httpx
 import psutil
 
 from edgeagent.settings.old_names import OLD_NAMES
 from tests.conftest import SHIPPED, approve_dropped
 
 MEASURING_S = 60.0
-
-
-def _client() -> httpx.Client:
-    """A client whose questions take little: `httpx.get` reads the certificates of the system each time, which
-    takes a core from a daemon that starts."""
-    return httpx.Client(verify=False)
 
 
 @dataclass
@@ -42,13 +37,22 @@ class Served:
         return [child for child in found if module in child.cmdline()]
 
     def wait_until_ready(self) -> float:
-        """Seconds from the start of the process until a request would be answered."""
-        with _client() as client:
-            while client.get(f"{self.url}/ready").status_code != 200:
+        """Seconds from the start of the process until a request would be answered. Asked by few instructions:
+        a client like httpx takes a core from a daemon that starts."""
+        client = HTTPConnection(self.url.removeprefix("http://"))
+        with closing(client):
+            while not _is_ready(client):
                 if self.process.poll() is not None:
                     raise SystemExit("the daemon ended; see its messages above")
                 time.sleep(0.01)
             return time.perf_counter() - self.started_s
+
+
+def _is_ready(client: HTTPConnection) -> bool:
+    client.request("GET", "/ready")
+    response = client.getresponse()
+    response.read()
+    return response.status == HTTPStatus.OK
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 A sentence is taken by the nearness of its vector to the question's, where there are vectors, and by the share
 of the question's words that it has; words that few of the sentences have count more. What precedes it in its
 section (headings) counts for less. A sentence that begins with a pronoun belongs to the one before it.
+
+Where a judge has read the best of them beside the question, its word counts more than that.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log
 from typing import NamedTuple
 
@@ -24,6 +26,11 @@ EVIDENCE_SIMILARITY = 0.7  # of a sentence's evidence
 PASSAGE_STEP = 0.03  # what each further passage is worth less
 NEAR = 0.85  # a second sentence with this part of the best score belongs to the answer
 LEAST_WORDS = 2  # content words of a sentence that can answer
+# With a judge, which reads so many sentences of so many passages (`scripts/bench near-questions`).
+N_JUDGED = 6
+N_JUDGED_PASSAGES = 2
+SCORE_WEIGHT = 0.5  # of a sentence's own score, beside the judge's word
+SECOND = 0.6  # the next sentence belongs to the answer with this part of what the best is worth
 # Lines of at least this length were broken by the editor of a text, not by its author.
 WRAPPED_CHARS = 60
 _NEW_ITEM = re.compile(r"\s*(?:[-*•|#>]|\d{1,3}[.)]\s)")
@@ -34,19 +41,24 @@ _CONTINUES = re.compile(
 _TABLE_RULE = re.compile(r"[|\s:–-]+")
 
 
-class Quote(NamedTuple):
-    """An answer of sentences, and how much the best of them tells, 0..1: its vector and its words."""
-
-    text: str
-    score: float
-
-
 class Candidate(NamedTuple):
     """A sentence: the number of its passage, and its place among that passage's sentences."""
 
     passage: int
     place: int
     text: str
+
+
+class Quote(NamedTuple):
+    """An answer of sentences, in the order in which they are told. `score`: how much the best of them tells,
+    0..1, by its vector and its words, or by a judge's word on it and its passage."""
+
+    parts: tuple[Candidate, ...]
+    score: float
+
+    @property
+    def text(self) -> str:
+        return " ".join(one.text for one in self.parts)
 
 
 def candidates(passages: Sequence[str]) -> list[Candidate]:
@@ -60,14 +72,14 @@ def candidates(passages: Sequence[str]) -> list[Candidate]:
     return found[:N_CANDIDATES]
 
 
-def quoted(
+def scored(
     question: str,
     found: Sequence[Candidate],
     headings: Sequence[str],
     similarity: Mapping[str, float],
-) -> Quote:
-    """The answer: the best sentence, and its neighbour where that tells nearly as much. Empty without
-    candidates. `headings` of each passage; `similarity` of sentences to the question, where it is known."""
+) -> dict[Candidate, float]:
+    """What each sentence tells, up to 1. `headings` of each passage; `similarity` of sentences to the
+    question, where it is known."""
     weights = _weights(content_words(question), found)
 
     def score(one: Candidate) -> float:
@@ -80,21 +92,76 @@ def quoted(
         )  # fmt: skip
         return told - PASSAGE_STEP * one.passage
 
-    if not found:
-        return Quote("", 0.0)
-    scores = {one: score(one) for one in found}
-    best = max(found, key=lambda one: scores[one])
+    return {one: score(one) for one in found}
+
+
+def quoted(scores: Mapping[Candidate, float]) -> Quote:
+    """The answer: the best sentence, and its neighbour where that tells nearly as much. Empty without
+    candidates."""
+    if not scores:
+        return Quote((), 0.0)
+    best = max(scores, key=lambda one: scores[one])
     chosen = [best]
-    for one in found:
+    for one in scores:
         place = one.place - best.place
         if one.passage != best.passage or abs(place) != 1:
             continue
         is_one_with = _CONTINUES.match(one.text if place == 1 else best.text) is not None
         if is_one_with or scores[one] >= NEAR * scores[best]:
             chosen.append(one)
-    chosen.sort(key=lambda one: one.place)
-    text = " ".join(one.text for one in chosen)
-    return Quote(text if len(text) <= MAX_CHARS else best.text[:MAX_CHARS], scores[best])
+    return Quote(_bounded(chosen, best), scores[best])
+
+
+def to_judge(scores: Mapping[Candidate, float]) -> list[Candidate]:
+    """The sentences that a judge is asked about, the best first. Of those that two passages have, one: chunks
+    overlap."""
+    own = [one for one in scores if one.passage < N_JUDGED_PASSAGES]
+    by_text: dict[str, Candidate] = {}
+    for one in sorted(own, key=lambda one: -scores[one]):
+        by_text.setdefault(one.text, one)
+    return list(by_text.values())[:N_JUDGED]
+
+
+def judged_quote(
+    scores: Mapping[Candidate, float],
+    sentences_judged: Mapping[Candidate, float],
+    passages_judged: Sequence[float],
+) -> Quote:
+    """The answer by what a judge says of sentences and of their passages, each 0..1: the best sentence, and
+    the next one where it is worth nearly as much; before one that speaks of "it", what that is. `scores`: of
+    all sentences of these passages."""
+    worth = {
+        one: told * passages_judged[one.passage] + SCORE_WEIGHT * max(0.0, scores[one])
+        for one, told in sentences_judged.items()
+    }
+    if not worth:
+        return Quote((), 0.0)
+    best, *rest = sorted(worth, key=lambda one: -worth[one])
+    chosen = [best]
+    if (before := _one_with(best, scores)) is not None:
+        chosen.append(before)
+    elif rest and worth[rest[0]] >= SECOND * worth[best]:
+        second = rest[0]
+        before = _one_with(second, scores)
+        if before is None or before == best:
+            chosen.append(second)
+    score = (passages_judged[best.passage] + sentences_judged[best]) / 2
+    return Quote(_bounded(chosen, best), score)
+
+
+def _one_with(one: Candidate, found: Iterable[Candidate]) -> Candidate | None:
+    """The sentence before one that speaks of it by a pronoun."""
+    if _CONTINUES.match(one.text) is None:
+        return None
+    place = one.passage, one.place - 1
+    return next((other for other in found if other[:2] == place), None)
+
+
+def _bounded(chosen: Sequence[Candidate], best: Candidate) -> tuple[Candidate, ...]:
+    """Sentences in the order of their passages; the best alone where they are too long."""
+    if sum(len(one.text) + 1 for one in chosen) - 1 <= MAX_CHARS:
+        return tuple(sorted(chosen))
+    return (best._replace(text=best.text[:MAX_CHARS]),)
 
 
 def sentence_evidence(

@@ -68,24 +68,18 @@ class KnowledgeSettings(SettingsTable):
         "empty: none",
     )
     least_answerability: float = Field(
-        default=0.2,
+        default=0.45,
         ge=0,
         le=1,
-        description="what the judge has to say of the best passage, else an answer from documents says that "
-        "it found nothing; 0: it is not asked",
-    )
-    little_evidence: float = Field(
-        default=0.25,
-        ge=0,
-        le=1,
-        description="evidence below which the judge has to say `sure_answerability`: such questions are "
-        "mostly about something else",
+        description="what the judge has to say of the best sentence and its passage, on average, else an "
+        "answer from documents says that it found nothing; 0: it is not asked",
     )
     sure_answerability: float = Field(
-        default=0.6,
+        default=0.8,
         ge=0,
         le=1,
-        description="what the judge has to say where there is little evidence",
+        description="the same for quotes, else they are told as uncertain; 0: never. Without a judge "
+        "`sure_evidence` decides",
     )
     on_thin_evidence: Literal["decline", "answer", "router", "human"] = Field(
         default="decline",

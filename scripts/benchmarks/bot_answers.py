@@ -36,8 +36,8 @@ from scripts.benchmarks.knowledge import Client, Entry, entries, note, unpacked
 from scripts.benchmarks.served import serving
 
 QUESTIONS = Path(__file__).parent / "ferry_questions.toml"
-JUDGED = (0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.69, 0.75)
-THRESHOLDS = (0.0, 0.5, 0.55, 0.58, 0.61, 0.65, 0.7)
+JUDGED = (0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85)
+THRESHOLDS = (0.0, 0.5, 0.55, 0.58, 0.61, 0.65, 0.7, 0.75, 0.8)
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
@@ -98,7 +98,8 @@ def answered(client: Client, case: Case, args: argparse.Namespace) -> dict[str, 
             {
                 "type": "file_search", "vector_store_ids": [case.store], "max_num_results": 4,
                 "answers": args.answers,
-                "sure_evidence": args.sure_evidence,
+                "sure_evidence": args.sure,
+                "sure_answerability": args.sure,
                 "least_answerability": args.least_answerability,
                 "filters": None
                 if case.besides is None
@@ -109,12 +110,17 @@ def answered(client: Client, case: Case, args: argparse.Namespace) -> dict[str, 
     return dict(client.post("/v1/responses", body))
 
 
-def is_certain(told: dict[str, Any], least: float) -> bool:
-    """Whether an answer does not say that it may be none. Quotes are judged anew, since they may be kept."""
-    return bool(told.get("quote_evidence", 1.0) >= least)
+def is_certain(told: dict[str, Any], least: float | None) -> bool:
+    """Whether an answer does not say that it may be none; `least` None: as the settings say. Quotes are
+    judged anew, since they may be kept."""
+    usual = KnowledgeSettings()
+    if (said := told.get("answerability")) is not None:
+        return bool(said >= (usual.sure_answerability if least is None else least))
+    evidence = told.get("quote_evidence", 1.0)
+    return bool(evidence >= (usual.sure_evidence if least is None else least))
 
 
-def count(got: dict[str, Any], case: Case, n: Counter[str], least: float) -> None:
+def count(got: dict[str, Any], case: Case, n: Counter[str], least: float | None) -> None:
     told = got["edgeagent"]["knowledge"]
     n["questions"] += 1
     if told["basis"] == "nothing":
@@ -213,7 +219,9 @@ def main() -> None:
     parser.add_argument("--answers", choices=["quotes", "model"], default="quotes")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--faq", action="store_true", help="with the two FAQs")
-    parser.add_argument("--sure-evidence", type=float, help="default: as the settings say")
+    parser.add_argument(
+        "--sure", type=float, help="below it quotes are uncertain; default: as the settings say"
+    )
     parser.add_argument(
         "--least-answerability", type=float, help="default: as the settings say; 0: ask no judge"
     )
@@ -229,8 +237,6 @@ def main() -> None:
     parser.add_argument("--state", type=Path, help="folder that keeps the indexed documents")
     parser.add_argument("--shown", action="store_true", help="print what went wrong")
     args = parser.parse_args()
-    usual = KnowledgeSettings().sure_evidence
-    least = usual if args.sure_evidence is None else args.sure_evidence
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     all_told: dict[str, list[dict[str, Any]]] = defaultdict(list)
     kept = answers_of(args.kept)
@@ -249,7 +255,7 @@ def main() -> None:
             if got is None:
                 got = answered(client, case, args)
                 keep(args.kept, case, got)
-            count(got, case, counts[case.kind], least)
+            count(got, case, counts[case.kind], args.sure)
             all_told[case.kind].append(got["edgeagent"]["knowledge"])
             text = got["output"][-1]["content"][0]["text"]
             is_declined = got["edgeagent"]["knowledge"]["basis"] == "nothing"

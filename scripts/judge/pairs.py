@@ -28,7 +28,7 @@ from scripts.judge.texts import Document, Organisation
 N_FOUND = 6  # passages of a question that are kept
 NEAREST = 0.6  # share of the pairs that are not answered with the passage that is found first
 REMOVED = 0.5  # share of the answered ones with the same passage beside it, without the answer
-SHORTENED = 0.35  # share of the passages that are cut to a few sentences
+SHORTENED = 0.45  # share of the passages that are cut to a few sentences
 FOREIGN = 0.19  # pairs of questions with passages of others, for each question
 N_OTHERS = 150  # passages that the nearest one is picked from
 LIMITS = ParserLimits()

@@ -371,9 +371,16 @@ def test_dialogues_propose_what_is_told_as_uncertain() -> None:
     [found] = proposals(turns)
     assert found == ("sure", 0.71, 5, 5, 2, 5)
     assert str(found).startswith("thresholds.sure = 0.71 would tell 5 of 5 questions")
-    judged = [(turn, msgspec.structs.replace(a, answerability=a.evidence)) for turn, a in turns]
-    _, other = proposals(judged)
-    assert other == ("answerable", *found[1:])
+    judged = [
+        (
+            turn,
+            msgspec.structs.replace(a, answerability=a.evidence, evidence=None),
+        )
+        for turn, a in turns
+    ]
+    sure, other = proposals(judged)
+    assert (sure, other) == (("sure_answerable", *found[1:]), ("answerable", *found[1:]))
+    assert str(sure).startswith("thresholds.sure_answerable = 0.71 would tell 5 of 5 questions")
     assert str(other).startswith("thresholds.answerable = 0.71 would decline 5 of 5 questions")
 
 

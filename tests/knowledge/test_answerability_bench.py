@@ -45,13 +45,17 @@ def test_windows_are_two_sentences_of_a_passage_with_its_heading():
 
 def test_what_is_told_is_declined_by_evidence_or_by_a_judge():
     def told(basis: str, **own: float) -> Told:
-        return Told("x", "q", True, "t", {"basis": basis, "evidence": 0.5} | own, [])
+        knowledge = {"basis": basis, "evidence": 0.5, "is_sure": None} | own
+        return Told("x", "q", "by boat at noon", "t", knowledge, [], "A boat goes at noon.")
 
     thin, judged = told("nothing"), told("nothing", answerability=0.2)
-    answered = told("quotes", answerability=0.7, quote_evidence=0.6)
+    answered = told("quotes", answerability=0.7, quote_evidence=0.6, is_sure=True)
+    doubted = told("quotes", answerability=0.7, quote_evidence=0.6, is_sure=False)
     assert [one.is_declined for one in (thin, judged, answered)] == [True, True, False]
     assert [one.judged for one in (thin, judged, answered)] == [0.0, 0.2, 0.7]
     assert [one.evidence for one in (thin, answered)] == [-0.5, 0.6]
+    assert [one.is_uncertain for one in (thin, answered, doubted)] == [True, False, True]
+    assert answered.has_words and not answered._replace(words="by train at noon").has_words
 
 
 def test_an_interval_holds_its_share_and_is_narrow_for_many():

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
 import pytest
 
-from edgeagent.serving.knowledge.file_search import NOTHING_FOUND, Consultant, question_of
+from edgeagent.serving.knowledge.file_search import (
+    NOT_SURE,
+    NOTHING_FOUND,
+    Consultant,
+    Consultation,
+    question_of,
+)
 from edgeagent.serving.knowledge.file_search_tool import FileSearch
 from edgeagent.serving.knowledge.wishes import Passage
 from edgeagent.settings.knowledge import KnowledgeSettings
@@ -101,41 +108,147 @@ class OneFound(NothingFound):
 
 
 class Judgement:
-    """A judge that says the same of everything."""
+    """A judge that says the same of all passages, and of sentences; None: it cannot be asked."""
 
-    def __init__(self, value: float | None) -> None:
+    def __init__(self, value: float | None, of_sentences: float | None = None) -> None:
         self._value = value
-        self.n_asked = 0
+        self._of_sentences = of_sentences
+        self.asked: list[list[str]] = []
 
-    async def answerability(self, question: str, found: Any) -> float | None:
-        self.n_asked += 1
-        return self._value
+    async def scores(self, question: str, texts: list[str]) -> list[float] | None:
+        self.asked.append(texts)
+        value = self._value if len(self.asked) == 1 else self._of_sentences
+        return None if value is None else [value] * len(texts)
 
 
 @pytest.mark.parametrize(
-    ("said", "least", "evidence", "basis", "n_asked"),
+    ("said", "of_sentences", "least", "evidence", "basis", "told"),
     [
-        (0.39, None, 0.9, "nothing", 1),
-        (0.4, None, 0.3, "quotes", 1),
-        (0.39, 0.3, 0.3, "quotes", 1),
-        (0.59, None, 0.24, "nothing", 1),  # little evidence
-        (0.6, None, 0.24, "quotes", 1),
-        (0.65, 0.7, 0.24, "nothing", 1),
-        (0.39, 0.0, 0.9, "quotes", 0),
-        (0.9, 0.0, 0.1, "nothing", 0),
-        (None, None, 0.9, "quotes", 1),
-        (None, None, 0.1, "nothing", 1),
+        (0.5, 0.29, None, 0.5, "nothing", 0.395),
+        (0.5, 0.3, None, 0.5, "quotes", 0.4),
+        (0.5, 0.1, 0.3, 0.5, "quotes", 0.3),
+        (0.6, 0.7, 0.7, 0.5, "nothing", 0.65),
+        # Evidence counts a little.
+        (0.5, 0.29, None, 0.9, "quotes", 0.475),
+        (0.5, 0.3, None, 0.4, "nothing", 0.38),
+        # The judge fails between passages and sentences: its word on the best passage counts.
+        (0.39, None, None, 0.5, "nothing", 0.39),
+        (0.4, None, None, 0.5, "quotes", 0.4),
+        # It is not asked, or cannot be: evidence decides.
+        (0.39, 0.1, 0.0, 0.9, "quotes", None),
+        (0.9, 0.9, 0.0, 0.1, "nothing", None),
+        (None, None, None, 0.9, "quotes", None),
+        (None, None, None, 0.1, "nothing", None),
     ],
 )
 async def test_a_judge_decides_where_it_is_asked_else_evidence(
-    said, least, evidence, basis, n_asked
+    said, of_sentences, least, evidence, basis, told
 ):
-    judge = Judgement(said)
-    consultant = Consultant(
-        cast("Any", OneFound(evidence)), cast("Any", None), KnowledgeSettings(least_answerability=0.4),
-        cast("Any", judge),
-    )  # fmt: skip
+    judge = Judgement(said, of_sentences)
     tool = FileSearch(store_ids=["vs_1"], answers="quotes", least_answerability=least)
+    found = await consulted(OneFound(evidence), judge, tool, least_answerability=0.4)
+    assert (found.basis, bool(judge.asked)) == (basis, least != 0)
+    assert found.told().get("answerability") == (told and pytest.approx(told))
+
+
+async def consulted(
+    retrieval: NothingFound, judge: Judgement, tool: FileSearch, **settings: float
+) -> Consultation:
+    consultant = Consultant(
+        cast("Any", retrieval), cast("Any", None), KnowledgeSettings(**settings), cast("Any", judge)
+    )  # fmt: skip
     found = await consultant.consult("owner", tool, QUESTION, shows_results=False, may_fix=True)
-    assert found is not None and (found.basis, judge.n_asked) == (basis, n_asked)
-    assert found.told().get("answerability") == (said if n_asked else None)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "own", "told", "is_sure"),
+    [
+        (0.9, {}, {"answerability": 0.8}, True),
+        (0.5, {}, {"answerability": 0.6}, False),
+        (0.5, {"sure_answerability": 0.6}, {"answerability": 0.6}, True),
+        (0.9, {"sure_evidence": 0.9}, {"answerability": 0.8}, True),
+        (None, {}, {"answerability": 0.7}, True),
+        # It is not asked: by the words, of which none is the question's.
+        (0.9, {"least_answerability": 0.0}, {"quote_evidence": 0.0}, False),
+        (0.9, {"least_answerability": 0.0, "sure_evidence": 0.0}, {"quote_evidence": 0.0}, True),
+    ],
+)
+async def test_quotes_that_may_not_answer_are_told_as_uncertain(said, own, told, is_sure):
+    judge = Judgement(0.7, said)
+    tool = FileSearch(store_ids=["vs_1"], answers="quotes", **own)
+    found = await consulted(OneFound(0.5), judge, tool, sure_answerability=0.7, sure_evidence=0.5)
+    n_asked = 0 if tool.least_answerability == 0 else 2
+    assert judge.asked == [["Dogs\nDogs may travel on deck."]] * n_asked
+    named = ("answerability", "quote_evidence")
+    assert {k: v for k, v in found.told().items() if k in named} == told
+    assert found.told()["is_sure"] is is_sure
+    assert found.text == ("" if is_sure else f"{NOT_SURE} ") + "Dogs may travel on deck."
+
+
+class TwoFound(OneFound):
+    """The first of two passages has the question's words."""
+
+    async def search(self, owner: str, wish: Any) -> list[Any]:
+        (one,) = await super().search(owner, wish)
+        other = msgspec.structs.replace(one, headings="Cats", text="Cats travel in a basket.")
+        return [one, other]
+
+
+class Reading(Judgement):
+    async def scores(self, question: str, texts: list[str]) -> list[float] | None:
+        return [0.9 if "basket" in text else 0.1 for text in texts]
+
+
+async def test_what_answers_as_a_judge_says_is_read_and_quoted_first():
+    tool = FileSearch(store_ids=["vs_1"], answers="quotes")
+    found = await consulted(TwoFound(0.5), Reading(None), tool)
+    assert [passage.headings for passage in found.passages] == ["Cats", "Dogs"]
+    assert found.text == "Cats travel in a basket." and found.told()["answerability"] == 0.9
+    tool = msgspec.structs.replace(tool, reranks=False)
+    found = await consulted(TwoFound(0.5), Reading(None), tool)
+    assert [passage.headings for passage in found.passages] == ["Dogs", "Cats"]
+    assert found.text == "Cats travel in a basket."
+
+
+class Pair(OneFound):
+    """A stored answer of a word, and a passage with a sentence."""
+
+    async def search(self, owner: str, wish: Any) -> list[Any]:
+        (one,) = await super().search(owner, wish)
+        stored = msgspec.structs.replace(one, headings="", text="Are dogs free?", answer="Yes.")
+        return [one, msgspec.structs.replace(stored, name="faq.csv")]
+
+
+class ReadsPairs(Judgement):
+    async def scores(self, question: str, texts: list[str]) -> list[float] | None:
+        return [0.9 if "free" in text else 0.3 for text in texts]
+
+
+async def test_a_short_stored_answer_is_told_as_the_judge_says():
+    tool = FileSearch(store_ids=["vs_1"], answers="quotes")
+    found = await consulted(Pair(0.9), ReadsPairs(None), tool)
+    assert found.text == "Yes." and found.told()["is_sure"] is True
+    assert [note["filename"] for note in found.annotations("Yes.")] == ["faq.csv"]
+
+
+class Apart(OneFound):
+    """Two documents with a sentence each, of which the first has no mark at its end."""
+
+    async def search(self, owner: str, wish: Any) -> list[Any]:
+        (one,) = await super().search(owner, wish)
+        fares = msgspec.structs.replace(one, text="Skerry | adult single | 9.50 pounds")
+        half = msgspec.structs.replace(one, name="b.md", text="children under five pay nothing.")
+        return [fares, half]
+
+
+async def test_each_sentence_of_a_quote_cites_the_passage_that_it_is_of():
+    tool = FileSearch(store_ids=["vs_1"], answers="quotes", sure_answerability=1.0)
+    found = await consulted(Apart(0.9), Judgement(0.8, 0.8), tool)
+    first, second = "Skerry | adult single | 9.50 pounds", "children under five pay nothing."
+    assert found.text == f"{NOT_SURE} {first} {second}"
+    notes = [(note["index"], note["filename"]) for note in found.annotations(found.text)]
+    start = len(NOT_SURE) + 1
+    assert notes == [(start + len(first), "a.md"), (start + len(first) + 1 + len(second), "b.md")]
+    assert found.told()["unsupported"] == []

@@ -8,8 +8,7 @@ from typing import Any, cast
 import pytest
 
 from edgeagent.errors import EngineFailed
-from edgeagent.serving.knowledge.judge import N_JUDGED, Judge
-from edgeagent.serving.knowledge.wishes import Passage
+from edgeagent.serving.knowledge.judge import Judge
 from edgeagent.settings.knowledge import KnowledgeSettings
 from edgeagent.types.unary_requests import RerankSpec, Scores
 
@@ -38,33 +37,22 @@ class Models:
         return Scores(values=values, n_prompt=1, queue_ms=0.0, total_ms=1.0)
 
 
-def passages(n: int) -> list[Passage]:
-    return [
-        Passage(
-            chunk=i, store_id="vs_1", file_id="file-1", name="a.md", attributes={}, headings="Dogs",
-            text=f"text {i}", answer=None, page=None, evidence=0.5,
-        )
-        for i in range(n)
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("installed", "wanted", "n", "fails", "expected"),
     [
-        ("edge-judge", "edge-judge", 2, False, 0.2),
-        ("edge-judge", "edge-judge", 9, False, 0.1 * N_JUDGED),
+        ("edge-judge", "edge-judge", 2, False, [0.1, 0.2]),
         ("edge-judge", "edge-judge", 0, False, None),
         ("edge-judge", "edge-judge", 2, True, None),
         ("edge-judge", "", 2, False, None),
         ("reranker", "edge-judge", 2, False, None),
     ],
 )
-async def test_the_best_of_the_first_passages_counts(installed, wanted, n, fails, expected):
+async def test_each_text_is_judged_where_there_is_a_judge(installed, wanted, n, fails, expected):
     models = Models(installed, fails=fails)
     own = cast("Any", models)
     judge = Judge(own, own, KnowledgeSettings(judge_model=wanted))
-    found = await judge.answerability("May a dog come?", passages(n))
+    found = await judge.scores("May a dog come?", [f"text {i}" for i in range(n)])
     assert found == (None if expected is None else pytest.approx(expected))
     assert len(models.asked) == (expected is not None)
     if models.asked:
-        assert models.asked[0].documents[0] == "Dogs\ntext 0" and models.asked[0].truncate
+        assert models.asked[0].documents[0] == "text 0" and models.asked[0].truncate

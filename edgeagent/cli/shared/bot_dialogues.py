@@ -134,8 +134,7 @@ class Proposal(NamedTuple):
     n_answered: int
 
     def __str__(self) -> str:
-        does = {"sure": "tell", "answerable": "decline"}[self.name]
-        ends = " as uncertain" if self.name == "sure" else ""
+        does, ends = ("decline", "") if self.name == "answerable" else ("tell", " as uncertain")
         return (
             f"thresholds.{self.name} = {self.value:.2f} would {does} {self.doubtful} of {self.n_doubtful} "
             f"questions that the documents do not answer{ends}, and "
@@ -144,10 +143,14 @@ class Proposal(NamedTuple):
 
 
 def proposals(held: Sequence[tuple[Turn, BotAnswer]]) -> list[Proposal]:
-    """`thresholds.sure`, and `thresholds.answerable` where a judge was asked."""
+    """`thresholds.sure`, or, where a judge was asked, `thresholds.sure_answerable` and
+    `thresholds.answerable`."""
     found = [_proposed("sure", held, lambda answer: answer.evidence)]
     if any(answer.answerability is not None for _, answer in held):
-        found.append(_proposed("answerable", held, lambda answer: answer.answerability))
+        found = [
+            _proposed(name, held, lambda answer: answer.answerability)
+            for name in ("sure_answerable", "answerable")
+        ]
     return [one for one in found if one is not None]
 
 

@@ -57,12 +57,14 @@ class Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Below `intent` the domain model's choice does not count. Below `sure` quotes are told as uncertain,
-    below `answerable` a judge's word declines; None: as the settings say."""
+    """Below `intent` the domain model's choice does not count. Below `answerable` a judge's word declines,
+    below `sure_answerable` quotes are told as uncertain; without a judge below `sure`. None: as the settings
+    say."""
 
     intent: float = 0.5
     sure: float | None = None
     answerable: float | None = None
+    sure_answerable: float | None = None
 
 
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

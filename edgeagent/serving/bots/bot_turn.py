@@ -41,8 +41,9 @@ Steps = Generator[Ask, dict[str, Any], "BotAnswer"]
 
 class BotAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the bot says, and what it is based on. `handover`: to whom the question goes, or has to go.
-    `is_sure`: false where the text begins by saying that it may not answer the question; `evidence` is what
-    was compared with `thresholds.sure` then, of quotes, and `answerability` with `thresholds.answerable`."""
+    `is_sure`: false where the text begins by saying that it may not answer the question; `evidence` of quotes
+    was compared with `thresholds.sure` then, or, where a judge was asked, `answerability` with
+    `thresholds.sure_answerable` and `thresholds.answerable`."""
 
     text: str
     basis: Basis
@@ -134,6 +135,7 @@ def search_of(bot: BotFile, stores: list[str]) -> dict[str, Any]:
         "on_thin_evidence": bot.handover.on_thin_evidence,
         "sure_evidence": bot.thresholds.sure,
         "least_answerability": bot.thresholds.answerable,
+        "sure_answerability": bot.thresholds.sure_answerable,
     }  # fmt: skip
     if bot.knowledge.not_sure:
         tool["not_sure"] = bot.knowledge.not_sure

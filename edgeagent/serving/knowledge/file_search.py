@@ -6,8 +6,8 @@
    says so in place of an invented one, or a hand-over: to a larger model, or to a person; where the larger
    model cannot be asked, the answer says so, too
 4. else the passages are put before the question, and the model answers from them; or the answer is one or
-   two of their sentences (`answers: quotes`), and no model is asked; where these tell little, a sentence
-   before them says so
+   two of their sentences (`answers: quotes`), and no model is asked; where these tell little, or the judge is
+   not sure of them, a sentence before them says so
 5. each sentence of the answer cites the passage that holds its words, or is marked as unsupported
 
 Passages are put into a message as its text: names of special tokens in them stay text, as in all messages.
@@ -15,7 +15,6 @@ Passages are put into a message as its text: names of special tokens in them sta
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +24,14 @@ import msgspec
 
 from edgeagent.knowledge.citations import cite, words_of
 from edgeagent.knowledge.document import n_tokens
-from edgeagent.knowledge.quotes import Quote, candidates, quoted, sentence_evidence
 from edgeagent.knowledge.words import content_words
 from edgeagent.serving.chat import ChatRequest
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.fixed_answer import FixedAnswer
 from edgeagent.serving.items import Body
 from edgeagent.serving.knowledge.file_search_tool import FileSearch
-from edgeagent.serving.knowledge.judge import Judge
+from edgeagent.serving.knowledge.judge import N_JUDGED, Judge
+from edgeagent.serving.knowledge.quotation import Quotation, Told
 from edgeagent.serving.knowledge.retrieval import Retrieval
 from edgeagent.serving.knowledge.wishes import Passage, SearchWish
 from edgeagent.serving.request_origin import RequestOrigin
@@ -55,6 +54,9 @@ QUERY_CHARS = 2000
 # A question that is nearly the stored one shares its words, too: "open on Sundays?" is another than "open on
 # Mondays?".
 VERBATIM_COVERAGE = 0.6
+# Beside a judge's word, 0..1. What is about something else has little evidence, and a judge is not always
+# sure of questions in the documents' own words.
+EVIDENCE_WEIGHT = 0.4
 
 RULES = (
     "Answer the question from the passages, in one to three sentences, in the language of the question. If "
@@ -74,14 +76,13 @@ class Consultation:
     def __init__(
         self, query: str, passages: Sequence[Passage], basis: Basis, evidence: float, *,
         text: str | None, shows_results: bool, handover: Handover | None = None, fault: str | None = None,
-        not_sure: str | None = None, quote_evidence: float | None = None,
-        answerability: float | None = None,
+        not_sure: str | None = None, quote: Told | None = None, answerability: float | None = None,
     ) -> None:  # fmt: skip
         self.query = query
         self.passages = passages
         self.basis = basis
         self.evidence = evidence
-        self._quote_evidence = quote_evidence
+        self._quote = quote
         self._answerability = answerability
         self._preface = "" if not_sure is None else f"{not_sure} "
         # The whole answer, where no model is asked.
@@ -111,31 +112,27 @@ class Consultation:
         if self.basis == "nothing":
             return []
         n_own = len(self._preface)  # characters that are not the documents'
+        if self._quote is not None:
+            return [_citation(passage, n_own + end) for end, passage in self._quote.ends]
         for span, number in cite(text[n_own:], self._words):
             start, end = n_own + span.start, n_own + span.end
             if number is None:
                 self._unsupported.append({"start": start, "end": end})
                 continue
-            passage = self.passages[number]
-            found.append(
-                {
-                    "type": "file_citation",
-                    "index": end,
-                    "file_id": passage.file_id,
-                    "filename": passage.name,
-                }
-            )
+            found.append(_citation(self.passages[number], end))
         return found
 
     def told(self) -> Body:
         """What an answer is based on, for its `edgeagent` object. `handover`: to whom the question was handed
         over, or has to be; `handover_fault`: why it could not be. `unsupported`: places in its message whose
-        words no passage has. `is_sure`: false where quotes tell little and the message begins by saying so,
-        with `n_preface` characters, and null where nothing is quoted; `quote_evidence` is what
-        `sure_evidence` is compared with, and `answerability` what a judge said, where it was asked."""
+        words no passage has. `is_sure`: false where quotes tell little, or a judge is not sure of
+        them, and the message begins by saying so, with `n_preface` characters, and null where nothing is
+        quoted. `answerability`, where a judge was asked, is what `least_answerability` and
+        `sure_answerability` are compared with, `quote_evidence` of quotes, where it was not, what
+        `sure_evidence` is."""
         told: Body = {"handover_fault": self.fault} if self.fault is not None else {}
-        if self._quote_evidence is not None:
-            told["quote_evidence"] = round(self._quote_evidence, 4)
+        if self._quote is not None and not self._quote.is_judged:
+            told["quote_evidence"] = round(self._quote.score, 4)
         if self._answerability is not None:
             told["answerability"] = round(self._answerability, 4)
         return told | {
@@ -216,18 +213,17 @@ class Consultant:
         evidence = max((passage.evidence for passage in found), default=0.0)
         if may_fix and (near := self._near_question(query, found)) is not None:
             return _verbatim(query, near, evidence, shows_results)
-        sentences = _Sentences(self._retrieval, owner, tool, query, found)
         least = _first(tool.least_answerability, self._settings.least_answerability)
-        judged = await self._judge.answerability(query, found) if least else None
-        if judged is not None:
-            has_little = evidence < self._settings.little_evidence
-            sure = self._settings.sure_answerability
-            is_thin = judged < (max(least, sure) if has_little else least)
+        ordered, judged = await self._judged(query, found) if least else (found, None)
+        sentences = Quotation(self._retrieval, self._judge, owner, tool, query, ordered, judged)
+        if tool.reranks:
+            found = ordered
+        quote = await sentences.told() if judged is not None else None
+        if quote is not None:
+            is_thin = quote.score < least
         else:
-            is_thin = not found or (
-                evidence < self._settings.least_evidence
-                and await sentences.evidence() < self._settings.least_sentence_evidence
-            )
+            is_thin = not found or await self._is_thin(evidence, sentences)
+        answerability = None if quote is None else quote.score
         then = (tool.on_thin_evidence or self._settings.on_thin_evidence) if is_thin else "answer"
         fault = why_not(self.handover_model) if then == "router" else None
         if fault is not None:
@@ -240,11 +236,10 @@ class Consultant:
                 text = f"{text} {self._settings.human_contact}".rstrip()
         basis: Basis = "passages" if found and text is None else "nothing"
         not_sure: str | None = None
-        quote_evidence: float | None = None
         if may_fix and not is_thin and tool.answers == "quotes":  # 4
-            quote = await sentences.quote()
-            text, basis, quote_evidence = quote.text, "quotes", quote.score
-            if quote.score < _first(tool.sure_evidence, self._settings.sure_evidence):
+            quote = quote or await sentences.told()
+            text, basis = quote.text, "quotes"
+            if quote.score < self._sure(tool, quote):
                 not_sure = tool.not_sure or NOT_SURE
         handover: Handover | None = "human" if then == "human" else None
         if then == "router":
@@ -252,7 +247,7 @@ class Consultant:
         return Consultation(
             query, found, basis, evidence, text=text, shows_results=shows_results,
             handover=handover, fault=fault, not_sure=not_sure,
-            quote_evidence=quote_evidence, answerability=judged,
+            quote=quote if basis == "quotes" else None, answerability=answerability,
         )  # fmt: skip
 
     @property
@@ -270,6 +265,35 @@ class Consultant:
         """The privacy classes of the stores, by their metadata."""
         return await self._retrieval.privacy(owner, tool.store_ids)
 
+    async def _is_thin(self, evidence: float, sentences: Quotation) -> bool:
+        """Whether neither a passage nor a sentence tells enough, where no judge is asked."""
+        settings = self._settings
+        if evidence >= settings.least_evidence:
+            return False
+        return await sentences.evidence() < settings.least_sentence_evidence
+
+    def _sure(self, tool: FileSearch, quote: Told) -> float:
+        """The score of a quote below which it is told as uncertain."""
+        if quote.is_judged:
+            return _first(tool.sure_answerability, self._settings.sure_answerability)
+        return _first(tool.sure_evidence, self._settings.sure_evidence)
+
+    async def _judged(
+        self, query: str, found: list[Passage]
+    ) -> tuple[list[Passage], list[float] | None]:
+        """What was found, that which answers most likely first, and how likely each of these does: by the
+        judge's word, and a little by evidence."""
+        first, rest = found[:N_JUDGED], found[N_JUDGED:]
+        said = await self._judge.scores(query, [passage.content for passage in first])
+        if said is None:
+            return found, None
+        judged = [
+            min(1.0, max(0.0, value + EVIDENCE_WEIGHT * (passage.evidence - 0.5)))
+            for value, passage in zip(said, first, strict=True)
+        ]
+        order = sorted(range(len(first)), key=lambda n: -judged[n])
+        return [*(first[n] for n in order), *rest], [judged[n] for n in order]
+
     def _near_question(self, query: str, found: Sequence[Passage]) -> Passage | None:
         least = self._settings.verbatim_similarity
         wanted = content_words(query)
@@ -281,39 +305,6 @@ class Consultant:
             if shared >= VERBATIM_COVERAGE:
                 return passage
         return None
-
-
-class _Sentences:
-    """The sentences of the passages of one question. Their vectors are asked for once, and only if needed."""
-
-    def __init__(
-        self, retrieval: Retrieval, owner: str, tool: FileSearch, query: str, found: Sequence[Passage]
-    ) -> None:  # fmt: skip
-        self._retrieval = retrieval
-        self._place = owner, tool.store_ids
-        self._query = query
-        self._found = found
-        self._choice = candidates([passage.told for passage in found])
-        self._near: dict[str, float] | None = None
-
-    async def evidence(self) -> float:
-        """That of the sentence that tells most."""
-        return sentence_evidence(self._query, self._choice, await self._similarity())
-
-    async def quote(self) -> Quote:
-        """Those that answer; the first passage where none can be told apart. Its score is also counted with
-        the evidence of the sentence that tells most."""
-        headings = [passage.about for passage in self._found]
-        near = await self._similarity()
-        found = await asyncio.to_thread(quoted, self._query, self._choice, headings, near)
-        score = (found.score + await self.evidence()) / 2 if near else found.score
-        return Quote(found.text or self._found[0].told, score)
-
-    async def _similarity(self) -> dict[str, float]:
-        if self._near is None:
-            texts = list(dict.fromkeys(one.text for one in self._choice))
-            self._near = await self._retrieval.near(*self._place, self._query, texts)
-        return self._near
 
 
 def last_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -343,6 +334,15 @@ def _verbatim(query: str, passage: Passage, evidence: float, shows_results: bool
     return Consultation(
         query, [passage], "verbatim", evidence, text=passage.answer, shows_results=shows_results
     )
+
+
+def _citation(passage: Passage, index: int) -> Body:
+    return {
+        "type": "file_citation",
+        "index": index,
+        "file_id": passage.file_id,
+        "filename": passage.name,
+    }
 
 
 def _result(passage: Passage) -> Body:

@@ -21,9 +21,9 @@ Answers = Literal["model", "quotes"]
 
 class FileSearch(msgspec.Struct, frozen=True, kw_only=True):
     """The tool as a request offers it. `on_thin_evidence`: what happens where the documents tell nothing;
-    None: as the settings say, as with `sure_evidence` and `least_answerability`. `nothing_found` is said
-    then, `not_sure` before quotes that tell little. `answers`: written by the model, or sentences of the
-    documents."""
+    None: as the settings say, as with `sure_evidence`, `sure_answerability` and `least_answerability`.
+    `nothing_found` is said then, `not_sure` before quotes that tell little. `answers`: written by the
+    model, or sentences of the documents."""
 
     store_ids: list[str]
     n_results: int = 10
@@ -35,6 +35,7 @@ class FileSearch(msgspec.Struct, frozen=True, kw_only=True):
     nothing_found: str | None = None
     not_sure: str | None = None
     sure_evidence: float | None = None
+    sure_answerability: float | None = None
     least_answerability: float | None = None
     answers: Answers = "model"
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.engines import Engines
-from edgeagent.serving.knowledge.wishes import Passage
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.settings.knowledge import KnowledgeSettings
 from edgeagent.types.unary_requests import RerankSpec, Scores
@@ -32,19 +31,16 @@ class Judge:
         self._chooser = chooser
         self._settings = settings
 
-    async def answerability(self, question: str, found: Sequence[Passage]) -> float | None:
-        """How likely one of the first passages answers, 0..1; None where no judge can be asked."""
+    async def scores(self, question: str, texts: Sequence[str]) -> list[float] | None:
+        """How likely each of the texts answers, 0..1; None where no judge can be asked."""
         model = self._settings.judge_model
-        if not model or not found or model not in await self._chooser.with_task("rerank"):
+        if not model or not texts or model not in await self._chooser.with_task("rerank"):
             return None
-        spec = RerankSpec(
-            query=question, documents=[passage.content for passage in found[:N_JUDGED]],
-            truncate=True, max_tokens=N_TOKENS,
-        )  # fmt: skip
+        spec = RerankSpec(query=question, documents=list(texts), truncate=True, max_tokens=N_TOKENS)
         try:
             async with self._engines.lease(model) as client:
                 scores: Scores = await client.ask(spec)
         except EdgeAgentError as exc:  # evidence decides alone
             logger.warning("question_not_judged model=%s code=%s", model, exc.code)
             return None
-        return max(scores.values)
+        return list(scores.values)

@@ -144,12 +144,19 @@ class FileSearchTool(BodyModel):
     ] = Field(None, min_length=1, max_length=2000)
     sure_evidence: Annotated[
         float | None,
-        ExtensionField("evidence below which quotes are told as uncertain; 0: never"),
+        ExtensionField(
+            "evidence below which quotes that no judge has read are told as uncertain; 0: never"
+        ),
+    ] = Field(None, ge=0, le=1)
+    sure_answerability: Annotated[
+        float | None,
+        ExtensionField("the same for quotes, else they are told as uncertain; 0: never"),
     ] = Field(None, ge=0, le=1)
     least_answerability: Annotated[
         float | None,
         ExtensionField(
-            "below what the judge says of the best passage the documents tell nothing; 0: it is not asked"
+            "what the judge has to say of the best sentence and its passage, on average, else the documents "
+            "tell nothing; 0: it is not asked"
         ),
     ] = Field(None, ge=0, le=1)
     answers: Annotated[
@@ -178,6 +185,7 @@ class FileSearchTool(BodyModel):
             nothing_found=self.nothing_found,
             not_sure=self.not_sure,
             sure_evidence=self.sure_evidence,
+            sure_answerability=self.sure_answerability,
             least_answerability=self.least_answerability,
             answers=self.answers or "model",
         )

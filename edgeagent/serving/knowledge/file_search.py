@@ -29,7 +29,7 @@ from edgeagent.serving.chat import ChatRequest
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.fixed_answer import FixedAnswer
 from edgeagent.serving.items import Body
-from edgeagent.serving.knowledge.file_search_tool import FileSearch
+from edgeagent.serving.knowledge.file_search_tool import FileSearch, OnThinEvidence
 from edgeagent.serving.knowledge.judge import N_JUDGED, Judge
 from edgeagent.serving.knowledge.quotation import Quotation, Told
 from edgeagent.serving.knowledge.retrieval import Retrieval
@@ -224,11 +224,7 @@ class Consultant:
         else:
             is_thin = not found or await self._is_thin(evidence, sentences)
         answerability = None if quote is None else quote.score
-        then = (tool.on_thin_evidence or self._settings.on_thin_evidence) if is_thin else "answer"
-        fault = why_not(self.handover_model) if then == "router" else None
-        if fault is not None:
-            logger.warning("handover_failed model=%s", self.handover_model)
-            then = "decline"
+        then, fault = self._on_thin_evidence(tool, why_not) if is_thin else ("answer", None)
         text: str | None = None
         if may_fix and then in ("decline", "human"):  # 3
             text = tool.nothing_found or NOTHING_FOUND
@@ -264,6 +260,17 @@ class Consultant:
     async def privacy(self, owner: str, tool: FileSearch) -> list[str]:
         """The privacy classes of the stores, by their metadata."""
         return await self._retrieval.privacy(owner, tool.store_ids)
+
+    def _on_thin_evidence(
+        self, tool: FileSearch, why_not: Callable[[str], str | None]
+    ) -> tuple[OnThinEvidence, str | None]:
+        """What happens where the documents tell nothing, and why it could not be handed over."""
+        then = tool.on_thin_evidence or self._settings.on_thin_evidence
+        fault = why_not(self.handover_model) if then == "router" else None
+        if fault is None:
+            return then, None
+        logger.warning("handover_failed model=%s", self.handover_model)
+        return "decline", fault
 
     async def _is_thin(self, evidence: float, sentences: Quotation) -> bool:
         """Whether neither a passage nor a sentence tells enough, where no judge is asked."""

@@ -20,6 +20,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [write(folder / f"{n}.csv", outcomes(200, n)) for n in range(3)]
 
 
+@pytest.mark.process  # matplotlib asks fc-list for fonts the first time
 def test_evaluate_prints_the_measures_of_every_policy(edgeagent, files, tmp_path):
     plot = tmp_path / "curves.png"
     done = edgeagent("route", "evaluate", "--data", *files, "--format", "json", "--plot", plot)

@@ -197,17 +197,23 @@ class TwoFound(OneFound):
 
 
 class Reading(Judgement):
+    """A judge that finds the answer where a word is."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(None)
+        self._word = word
+
     async def scores(self, question: str, texts: list[str]) -> list[float] | None:
-        return [0.9 if "basket" in text else 0.1 for text in texts]
+        return [0.9 if self._word in text else 0.1 for text in texts]
 
 
 async def test_what_answers_as_a_judge_says_is_read_and_quoted_first():
     tool = FileSearch(store_ids=["vs_1"], answers="quotes")
-    found = await consulted(TwoFound(0.5), Reading(None), tool)
+    found = await consulted(TwoFound(0.5), Reading("basket"), tool)
     assert [passage.headings for passage in found.passages] == ["Cats", "Dogs"]
     assert found.text == "Cats travel in a basket." and found.told()["answerability"] == 0.9
     tool = msgspec.structs.replace(tool, reranks=False)
-    found = await consulted(TwoFound(0.5), Reading(None), tool)
+    found = await consulted(TwoFound(0.5), Reading("basket"), tool)
     assert [passage.headings for passage in found.passages] == ["Dogs", "Cats"]
     assert found.text == "Cats travel in a basket."
 
@@ -221,14 +227,9 @@ class Pair(OneFound):
         return [one, msgspec.structs.replace(stored, name="faq.csv")]
 
 
-class ReadsPairs(Judgement):
-    async def scores(self, question: str, texts: list[str]) -> list[float] | None:
-        return [0.9 if "free" in text else 0.3 for text in texts]
-
-
 async def test_a_short_stored_answer_is_told_as_the_judge_says():
     tool = FileSearch(store_ids=["vs_1"], answers="quotes")
-    found = await consulted(Pair(0.9), ReadsPairs(None), tool)
+    found = await consulted(Pair(0.9), Reading("free"), tool)
     assert found.text == "Yes." and found.told()["is_sure"] is True
     assert [note["filename"] for note in found.annotations("Yes.")] == ["faq.csv"]
 

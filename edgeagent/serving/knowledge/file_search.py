@@ -91,7 +91,6 @@ class Consultation:
         self.fault = fault  # why the question could not be handed over
         self.item_id = new_id("fs")
         self._shows_results = shows_results
-        self._words = [words_of(passage.content) for passage in passages]
         self._unsupported: list[dict[str, int]] = []
 
     def item(self, status: str) -> Body:
@@ -114,7 +113,8 @@ class Consultation:
         n_own = len(self._preface)  # characters that are not the documents'
         if self._quote is not None:
             return [_citation(passage, n_own + end) for end, passage in self._quote.ends]
-        for span, number in cite(text[n_own:], self._words):
+        words = [words_of(passage.content) for passage in self.passages]
+        for span, number in cite(text[n_own:], words):
             start, end = n_own + span.start, n_own + span.end
             if number is None:
                 self._unsupported.append({"start": start, "end": end})

@@ -148,16 +148,16 @@ class FileSearchTool(BodyModel):
             "evidence below which quotes that no judge has read are told as uncertain; 0: never"
         ),
     ] = Field(None, ge=0, le=1)
-    sure_answerability: Annotated[
-        float | None,
-        ExtensionField("the same for quotes, else they are told as uncertain; 0: never"),
-    ] = Field(None, ge=0, le=1)
     least_answerability: Annotated[
         float | None,
         ExtensionField(
             "what the judge has to say of the best sentence and its passage, on average, else the documents "
             "tell nothing; 0: it is not asked"
         ),
+    ] = Field(None, ge=0, le=1)
+    sure_answerability: Annotated[
+        float | None,
+        ExtensionField("the same for quotes, else they are told as uncertain; 0: never"),
     ] = Field(None, ge=0, le=1)
     answers: Annotated[
         Answers | None,

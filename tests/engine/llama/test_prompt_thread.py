@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from edgeagent.engine.batching.step_runner import LlamaRunner, Row
 from edgeagent.engine.llama.model import Llama
-from edgeagent.engine.llama.prompt_thread import PromptThread
+from edgeagent.engine.llama.prompt_thread import NICER, PromptThread
 from edgeagent.types.engine_config import EngineConfig
 from tests.engine.llama.rows import CLOSE, row
 from tests.engine.llama.test_prompt_context import DEPTH
@@ -65,6 +66,24 @@ def test_two_prompts_beside_answers_have_the_logits_that_they_have_alone(
     runner.trim(2, 0)
     runner.run([row(2, 100, 0)])
     np.testing.assert_allclose(after, runner.run([row(2, 1, 100)]), atol=CLOSE)
+
+
+def test_answers_go_first_where_there_are_fewer_cores_than_threads(
+    runner: LlamaRunner, threads: list[PromptThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, priorities = os.getpriority(os.PRIO_PROCESS, 0), []
+    for thread in threads:
+        run = thread.context.run
+
+        def noted(run: Callable[[], None] = run) -> None:
+            priorities.append(os.getpriority(os.PRIO_PROCESS, 0))
+            run()
+
+        monkeypatch.setattr(thread.context, "run", noted)
+    assert all(thread.start(row(2 + n, 8, 0)) for n, thread in enumerate(threads))
+    assert all(fetched(thread).any() for thread in threads)
+    assert priorities == [min(19, before + NICER)] * 2
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 def test_a_chunk_continues_the_one_before_on_either_thread(

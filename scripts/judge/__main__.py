@@ -20,6 +20,7 @@ from torch.nn import functional
 from edgeagent.forge.encoder import Encoder
 from edgeagent.serving.knowledge.judge import N_JUDGED
 from scripts.benchmarks.answerability import area, declined_at, lost_at
+from scripts.judge.beginning import begin_from
 from scripts.judge.pairs import Asked, Pair, asked, content, foreign_pairs, pairs
 from scripts.judge.squad import squad_pairs
 from scripts.judge.texts import organisations
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, default=TEXTS)
     parser.add_argument("--published", type=Path, default=PUBLISHED,
                         help="all-MiniLM-L6-v2: config.json, vocab.txt, model.safetensors")  # fmt: skip
+    parser.add_argument("--begin", type=Path, metavar="GGUF",
+                        help="a judge to learn on from, which has read SQuAD before")  # fmt: skip
     parser.add_argument(
         "--squad", type=Path, help="train-v1.1.json; without it, only the texts teach"
     )
@@ -62,17 +65,24 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=600.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=JUDGING.first, help="of learning, at first")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     args.folder.mkdir(parents=True, exist_ok=True)
+    judge = Judge(args.published)
+    if args.begin is not None:
+        args.squad_steps = 0
+        try:
+            begin_from(judge, args.begin)
+        except ValueError as exc:
+            parser.error(str(exc))
     vectors = vectors_of(args.published)
     learned, measured = [], []
     for of in organisations(args.texts.glob("*.txt")):
         side = measured if of.share < args.held_out else learned
         side += asked(of, vectors)
     print(f"{len(learned)} questions to learn from, {len(measured)} to measure with")
-    judge = Judge(args.published)
     ends = time.monotonic() + 60 * args.minutes
     reading: list[Pair] = []
     if args.squad is not None:
@@ -87,7 +97,7 @@ def main() -> None:
         epoch = pairs(learned, seed) + foreign_pairs(learned, seed)
         epochs.append(epoch + reading[n * READ : (n + 1) * READ])
     state = args.folder / "state.pt"
-    if not train(judge, epochs, state, ends - time.monotonic(), JUDGING, args.steps):
+    if not train(judge, epochs, state, ends - time.monotonic(), Rates(args.rate), args.steps):
         return
     logits = best_logits(judge, measured)
     sides: list[list[float]] = [

@@ -225,6 +225,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.embedding_model is not None:
         settings["knowledge.embedding_model"] = args.embedding_model
     settings["engine.int8_encoders"] = args.int8_encoders
+    if args.rerank:
+        settings["knowledge.judge_model"] = (
+            ""  # which ranks nothing; without it, it is one that ranks
+        )
     with serving(args.models_dir, **settings) as daemon:
         process = psutil.Process(daemon.process.pid)
         before_mb = process.memory_info().rss / 1e6

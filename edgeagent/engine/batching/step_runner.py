@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,21 +98,24 @@ class LlamaRunner:
         self.n_movable = kv_packing.n_movable(llama)
         self.n_walking = 0
         has_own = config.n_prompt_cells > 0 and self.cell_bytes > 0
-        self.prompts = PromptContext(llama, config, settle=self.settle) if has_own else None
+        has_streams = config.n_answer_cells > 0 and self.cell_bytes > 0
         self.prompt_ended = threading.Event()
-        self._contexts = [self.prompts] if self.prompts is not None else []
-        if self.prompts is not None and config.n_prompt_threads:
-            n_batch = min(MOST_BESIDE, config.n_batch)
-            self._contexts += [
-                PromptContext(llama, config, n_batch, self.settle)
-                for _ in range(config.n_prompt_threads - 1)
-            ]
+        # llama.cpp fills the cells of a context with zeros: two are made at once.
+        with ThreadPoolExecutor(1) as other:
+            streams = other.submit(AnswerStreams, llama, config) if has_streams else None
+            self.prompts = PromptContext(llama, config, settle=self.settle) if has_own else None
+            self._contexts = [self.prompts] if self.prompts is not None else []
+            if self.prompts is not None and config.n_prompt_threads:
+                n_batch = min(MOST_BESIDE, config.n_batch)
+                self._contexts += [
+                    PromptContext(llama, config, n_batch, self.settle)
+                    for _ in range(config.n_prompt_threads - 1)
+                ]
+            self.streams = streams.result() if streams is not None else None
         self.prompt_threads = [
             PromptThread(context, self.prompt_ended)
             for context in self._contexts[: config.n_prompt_threads]
         ]
-        has_streams = config.n_answer_cells > 0 and self.cell_bytes > 0
-        self.streams = AnswerStreams(llama, config) if has_streams else None
         self.wait_briefly = llama.wait_briefly
 
     def arm(self) -> None:

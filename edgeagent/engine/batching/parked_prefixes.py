@@ -14,8 +14,8 @@ from edgeagent.engine.batching.kv_cache import Tokens, common_prefix
 
 State = bytes | memoryview
 
-# Bytes of a piece, about: reading it takes some milliseconds, for which running answers wait.
-PIECE_BYTES = 4 << 20
+# Bytes of a piece, about: reading it takes a millisecond, for which running answers wait.
+PIECE_BYTES = 1 << 20
 LEAST_TOKENS = 16
 
 

@@ -7,12 +7,12 @@ into the emptied cache, whose search for free cells begins at the first.
 from __future__ import annotations
 
 import ctypes
-import mmap
 from typing import Any
 
 import numpy as np
 
 from edgeagent.engine.batching.kv_cache import CellRun
+from edgeagent.engine.llama import kv_cells
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EngineFailed
@@ -40,7 +40,7 @@ def pack(llama: Llama, runs: list[CellRun]) -> None:
     per_cell = llama.kv_bytes() // llama.n_ctx + 1 + CELL_BYTES
     capacity = n_cells * per_cell + len(runs) * HEADER_BYTES
     # Separate pages that are returned at once: memory that malloc keeps would count against the budget.
-    with mmap.mmap(-1, capacity) as store:
+    with kv_cells.new_pages(capacity) as store:
         pages = np.frombuffer(store, np.uint8)
         try:
             _move(llama, runs, int(pages.ctypes.data), capacity)

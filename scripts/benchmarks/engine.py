@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     rounds = Rounds(args.busy)
     task = bar.add_task("rounds", total=2 * args.rounds + 3)
     rows: dict[str, list[dict[str, Any]]] = {}
-    with serving(args.models_dir, **SETTINGS) as served:
+    with serving(args.models_dir, n_threads=args.threads, **SETTINGS) as served:
         ready_s = served.wait_until_ready()
         idle = _memory(served)
         first = load(served.url, max_tokens=2)
@@ -142,12 +142,12 @@ def _prefix(args: argparse.Namespace, rounds: Rounds) -> tuple[list[float], list
     for _ in range(args.rounds):
 
         def one() -> dict[str, Any]:
-            with serving(args.models_dir, **SETTINGS) as served:
+            with serving(args.models_dir, n_threads=args.threads, **SETTINGS) as served:
                 served.wait_until_ready()
                 return load(served.url, workload="prefix", clients=1, requests=1, max_tokens=48)
 
         def eight() -> dict[str, Any]:
-            with serving(args.models_dir, **SETTINGS) as served:
+            with serving(args.models_dir, n_threads=args.threads, **SETTINGS) as served:
                 served.wait_until_ready()
                 return load(served.url, workload="prefix", clients=8, requests=3, max_tokens=48)
 

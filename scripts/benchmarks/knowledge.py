@@ -226,9 +226,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         settings["knowledge.embedding_model"] = args.embedding_model
     settings["engine.int8_encoders"] = args.int8_encoders
     if args.rerank:
-        settings["knowledge.judge_model"] = (
-            ""  # which ranks nothing; without it, it is one that ranks
-        )
+        settings["knowledge.judge_model"] = ""  # so that edge-judge may rank, too
     with serving(args.models_dir, **settings) as daemon:
         process = psutil.Process(daemon.process.pid)
         before_mb = process.memory_info().rss / 1e6
@@ -293,7 +291,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--embedding-model", help="default: the installed one")
     parser.add_argument("--int8-encoders", choices=("auto", "on", "off"), default="auto")
-    parser.add_argument("--rerank", action="store_true", help="a cross-encoder is installed")
+    parser.add_argument(
+        "--rerank", action="store_true", help="also by the rank model of --models-dir"
+    )
     parser.add_argument("--unanswerable", type=int, default=250, metavar="DOCUMENTS",
                         help="documents of the store without the answers; 0: leave this out")  # fmt: skip
     parser.add_argument("--answers", type=int, default=0, help="questions that a model answers")

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--published", type=Path, default=PUBLISHED,
                         help="all-MiniLM-L6-v2: config.json, vocab.txt, model.safetensors")  # fmt: skip
     parser.add_argument("--begin", type=Path, metavar="GGUF",
-                        help="a judge to learn on from, which has read SQuAD before")  # fmt: skip
+                        help="a judge to learn on from, in place of reading SQuAD first")  # fmt: skip
     parser.add_argument(
         "--squad", type=Path, help="train-v1.1.json; without it, only the texts teach"
     )
@@ -72,6 +72,10 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     judge = Judge(args.published)
     if args.begin is not None:
+        if args.begin.resolve().parent == args.folder.resolve():
+            parser.error(
+                f"{args.folder} has the training that made {args.begin.name}: give another FOLDER"
+            )
         args.squad_steps = 0
         try:
             begin_from(judge, args.begin)

@@ -14,7 +14,7 @@ from edgeagent.engine.batching.kv_cache import Tokens, common_prefix
 
 State = bytes | memoryview
 
-# Bytes of a piece, about: reading it takes a millisecond, for which running answers wait.
+# Bytes of a piece, about: reading it takes half a millisecond, for which running answers wait.
 PIECE_BYTES = 1 << 20
 LEAST_TOKENS = 16
 

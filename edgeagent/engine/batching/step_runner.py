@@ -101,7 +101,7 @@ class LlamaRunner:
         has_streams = config.n_answer_cells > 0 and self.cell_bytes > 0
         self.prompt_ended = threading.Event()
         # llama.cpp fills the cells of a context with zeros: two are made at once.
-        with ThreadPoolExecutor(1) as other:
+        with ThreadPoolExecutor(1, "contexts") as other:
             streams = other.submit(AnswerStreams, llama, config) if has_streams else None
             self.prompts = PromptContext(llama, config, settle=self.settle) if has_own else None
             self._contexts = [self.prompts] if self.prompts is not None else []

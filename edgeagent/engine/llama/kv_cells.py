@@ -39,13 +39,17 @@ def cell_bytes(llama: Llama) -> int:
     return max(1, llama.kv_bytes() // llama.n_ctx)
 
 
-# Taken at once: a fault for each page as it is written takes half again as long.
-_AT_ONCE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
+_OWN = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+# Taken at once: a fault for each page as it is written takes half again as long. Not of more than this, since
+# no other thread of Python goes on meanwhile.
+_AT_ONCE = _OWN | getattr(mmap, "MAP_POPULATE", 0)
+MOST_AT_ONCE = 4 << 20
 
 
 def new_pages(n_bytes: int) -> mmap.mmap:
     """Pages that are returned when they are dropped."""
-    return mmap.mmap(-1, max(1, n_bytes), flags=_AT_ONCE)
+    flags = _AT_ONCE if n_bytes <= MOST_AT_ONCE else _OWN
+    return mmap.mmap(-1, max(1, n_bytes), flags=flags)
 
 
 class PageStore:
@@ -57,6 +61,7 @@ class PageStore:
     def room(self, n_bytes: int) -> mmap.mmap:
         """Pages for so many bytes, in place of those given before."""
         if n_bytes > len(self._pages):
+            self._pages = new_pages(1)  # so that never both are in memory
             self._pages = new_pages(n_bytes)
         return self._pages
 

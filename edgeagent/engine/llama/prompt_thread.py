@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,8 @@ class PromptThread:
 
 def _give_way() -> None:
     """Lower the priority of the calling thread. Elsewhere than on Linux it would be that of the process."""
-    if sys.platform == "linux":
-        nice = os.getpriority(os.PRIO_PROCESS, 0)
+    if sys.platform != "linux":
+        return
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    with suppress(OSError):  # refused by the rules of a system: prompts are computed all the same
         os.setpriority(os.PRIO_PROCESS, 0, min(LOWEST, nice + NICER))

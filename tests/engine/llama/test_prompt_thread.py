@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -165,3 +166,15 @@ def test_how_many_threads_there_are(n_threads: int, cells: int, is_on: bool, n: 
         CONFIG, n_threads=n_threads, prompt_cells=cells, prompts_beside=is_on
     )
     assert config.n_prompt_threads == n
+
+
+def test_a_system_that_refuses_another_priority_computes_prompts_all_the_same(
+    runner: LlamaRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    thread = PromptThread(runner.prompt_threads[0].context, threading.Event())
+    assert thread.start(row(2, 8, 0)) and fetched(thread).any()
+    runner.trim(2, 0)

@@ -53,7 +53,7 @@ def new_pages(n_bytes: int) -> mmap.mmap:
 
 
 class PageStore:
-    """Pages for one state at a time that are used again: new ones cost 8 us a cell."""
+    """Pages for one state at a time that are used again: new ones cost 8 to 15 us a cell."""
 
     def __init__(self) -> None:
         self._pages = new_pages(mmap.PAGESIZE)

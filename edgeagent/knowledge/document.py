@@ -27,6 +27,11 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
 
 
+def below(headings: str, text: str) -> str:
+    """A text as it is read, with what precedes it."""
+    return f"{headings}\n{text}" if headings else text
+
+
 class ParserLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What parsing one document may cost. `unpacked_bytes` bounds what an archive unpacks to and the text of
     any document."""

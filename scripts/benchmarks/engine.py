@@ -25,7 +25,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.model_library import Library
+from edgeagent.catalog.sizing.memory import WorkerSetup, worker_memory
+from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.settings.engine import EngineSettings
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.worker.process_environment import worker_environment
@@ -121,19 +124,18 @@ def measure(args: argparse.Namespace, bar: Progress) -> dict[str, Any]:
         "shared": shared,
         "bandwidth": bandwidth,
         "n_repeated": rounds.n_repeated,
-        "n_cells": _n_cells(args.threads),
+        "kv_bytes": _kv_bytes(model, args.threads),
     }
 
 
-def _n_cells(n_threads: int) -> int:
-    """The cells of all contexts of the worker, which has taken memory for them."""
+def _kv_bytes(model: Path, n_threads: int) -> int:
+    """Of the cells of all contexts of the worker, which has taken memory for them."""
     settings = EngineSettings()
     config = EngineConfig(
         model_id=MODEL, path="", n_ctx=N_CTX, n_seq=N_SEQ, n_threads=n_threads,
         prompt_cells=settings.prompt_cells, answer_cells=settings.answer_cells,
     )  # fmt: skip
-    n_contexts = max(1, config.n_prompt_threads)
-    return N_CTX + n_contexts * config.n_prompt_cells + N_SEQ * config.n_answer_cells
+    return worker_memory(from_facts(inspect(model)), WorkerSetup.of(config, frozenset())).kv_bytes
 
 
 def _prefix(args: argparse.Namespace, rounds: Rounds) -> tuple[list[float], list[float]]:
@@ -198,7 +200,7 @@ def report(found: dict[str, Any]) -> None:
     daemon = found["idle"]["daemon"] / 1e6
     row("daemon RSS, idle", f"{daemon:.1f} MB", "<= 90", daemon <= 90)
     weights = found["rows"]["raw 1"][0]["weights_bytes"]
-    kv = found["rows"]["raw 1"][0]["kv_bytes"] / N_CTX * found["n_cells"]
+    kv = found["kv_bytes"]
     extra = (found["after"]["worker"] - weights - kv) / 1e6
     row("worker RSS after the load", f"{found['after']['worker'] / 1e6:.1f} MB")
     row(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import gguf
 import numpy as np
 import torch
 
+from edgeagent.forge.domain.trunk_file import dequantized, opened
 from scripts.judge.training import Judge
 from scripts.judge.writing import tensor_name
 
@@ -18,7 +18,7 @@ def begin_from(judge: Judge, file: Path) -> None:
     Raises: ValueError, and nothing is taken, if the file is none or has other parts.
     """
     try:
-        held = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
+        held = {tensor.name: tensor for tensor in opened(file).tensors}
     except (OSError, ValueError, IndexError) as exc:
         raise ValueError(f"{file} cannot be read as a GGUF file: {exc}") from exc
     state = judge.state_dict()
@@ -30,7 +30,7 @@ def begin_from(judge: Judge, file: Path) -> None:
         )
     for name, ours in wanted.items():
         tensor = held[ours]
-        values = np.array(gguf.dequantize(tensor.data, tensor.tensor_type))
+        values = np.array(dequantized(tensor.data, tensor.tensor_type))
         if values.size != state[name].numel():
             raise ValueError(f"{file} is no judge of this size: {ours} has {values.size} numbers")
         state[name] = torch.from_numpy(values).reshape(state[name].shape)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from math import log
 from typing import Any, NamedTuple
 
-from edgeagent.knowledge.document import Chunk, ChunkSizes, ParserLimits
+from edgeagent.knowledge.document import Chunk, ChunkSizes, ParserLimits, below
 from edgeagent.knowledge.fusion import fused
 from edgeagent.knowledge.parsing import parse
 from edgeagent.knowledge.sentences import sentences
@@ -63,7 +63,7 @@ Vectors = Callable[[Sequence[str]], Any]
 
 
 def content(chunk: Chunk) -> str:
-    return f"{chunk.headings}\n{chunk.text}" if chunk.headings else chunk.text
+    return below(chunk.headings, chunk.text)
 
 
 def chunks(document: Document) -> list[Chunk]:
@@ -159,7 +159,7 @@ def joined(headings: str, kept: Sequence[str]) -> str:
     for part in kept:
         is_line = part.lstrip().startswith(("|", "-", "*", "#")) or " | " in part
         text += f"{chr(10) if is_line else ' '}{part}" if text else part
-    return f"{headings}\n{text}" if headings else text
+    return below(headings, text)
 
 
 def shortened(chunk: Chunk, words: str | None, rng: random.Random) -> str:

@@ -103,20 +103,20 @@ class LlamaRunner:
         # llama.cpp fills the cells of a context with zeros: two are made at once.
         with ThreadPoolExecutor(1, "contexts") as other:
             streams = other.submit(AnswerStreams, llama, config) if has_streams else None
-            self.prompts = PromptContext(llama, config, settle=self.settle) if has_own else None
-            self._contexts = [self.prompts] if self.prompts is not None else []
-            if self.prompts is not None and config.n_prompt_threads:
-                n_batch = min(MOST_BESIDE, config.n_batch)
-                self._contexts += [
-                    PromptContext(llama, config, n_batch, self.settle)
-                    for _ in range(config.n_prompt_threads - 1)
-                ]
-            self.streams = streams.result() if streams is not None else None
+            self._contexts = self._prompt_contexts(config) if has_own else []
+        self.streams = streams.result() if streams is not None else None
+        self.prompts = self._contexts[0] if self._contexts else None
         self.prompt_threads = [
             PromptThread(context, self.prompt_ended)
             for context in self._contexts[: config.n_prompt_threads]
         ]
         self.wait_briefly = llama.wait_briefly
+
+    def _prompt_contexts(self, config: EngineConfig) -> list[PromptContext]:
+        """One for whole steps, and one more for each further thread."""
+        n_beside = min(MOST_BESIDE, config.n_batch)
+        sizes = [config.n_batch, *[n_beside] * (config.n_prompt_threads - 1)]
+        return [PromptContext(self._llama, config, size, self.settle) for size in sizes]
 
     def arm(self) -> None:
         self._llama.arm()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from edgeagent.knowledge.document import below
 from edgeagent.knowledge.quotes import (
     Candidate,
     Quote,
@@ -92,13 +93,9 @@ class Quotation:
         return Told(first.told, ends, score, is_judged)
 
     async def _sentences_judged(self, asked: Sequence[Candidate]) -> dict[Candidate, float]:
-        texts = [self._read(one) for one in asked]
+        texts = [below(self._found[one.passage].about, one.text) for one in asked]
         values = await self._judge.scores(self._query, texts) or []
         return dict(zip(asked, values, strict=False))
-
-    def _read(self, one: Candidate) -> str:
-        about = self._found[one.passage].about
-        return f"{about}\n{one.text}" if about else one.text
 
     async def _similarity(self) -> dict[str, float]:
         if self._near is None:

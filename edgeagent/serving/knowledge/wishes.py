@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from edgeagent.knowledge.document import below
 from edgeagent.store.sql import now_ms
 
 DAY_MS = 86_400_000
@@ -44,7 +45,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def content(self) -> str:
         """All of it, as it is shown and read."""
-        return f"{self.headings}\n{self.body}" if self.headings else self.body
+        return below(self.headings, self.body)
 
     @property
     def body(self) -> str:

@@ -26,7 +26,7 @@ from edgeagent.catalog.model_ids import is_id
 from edgeagent.catalog.model_library import Library, shipped_models_dir
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.settings import ResolvedSettings, Settings
-from edgeagent.types.engine_config import Task
+from edgeagent.types.engine_config import FileIdentity, Task
 from edgeagent.types.model_summary import ModelSummary
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.template import TemplateFacts
@@ -232,6 +232,10 @@ class InstalledModels:
     async def facts(self, model: InstalledModel) -> ModelFacts:
         """What a model's header says, read by a process of its own and kept. Raises: GGUFRefused."""
         return await asyncio.to_thread(self._facts.of, model.path)
+
+    def is_inspected(self, model: InstalledModel, identity: FileIdentity) -> bool:
+        """Whether the header of a model's file was found sound, in this state of the file."""
+        return self._facts.knows(model.path, identity)
 
     def hashed_share(self, model_id: str) -> float | None:
         """How much of a model's file is hashed, 0 to 1; None where it is not being hashed."""

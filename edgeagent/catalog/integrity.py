@@ -21,7 +21,6 @@ from typing import Literal
 
 from edgeagent.catalog.approvals import Approval, Approvals, identity_of
 from edgeagent.catalog.chat_template import ChatTemplate, installed_template
-from edgeagent.catalog.digest import CHUNK_BYTES
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.model_library import Library
 from edgeagent.errors import ModelAltered, ModelNotApproved, ModelUnusable
@@ -31,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 # Hashing more than this takes long enough for a line in the log.
 _LONG_BYTES = 256 << 20
+# Large blocks: while the daemon imports its modules, this thread waits 5 ms for the interpreter after each
+# read and each update. 96 MB take 0.3 s in blocks of 1 MiB, and 0.1 in these (2 cores of a Zen 4).
+_BLOCK_BYTES = 16 << 20
 
 Standing = Literal["approved", "named", "waiting"]
 
@@ -188,9 +190,10 @@ class Integrity:
         begun, digest, done = time.monotonic(), hashlib.sha256(), 0
         if total > _LONG_BYTES:
             logger.info("model_hashing model=%s n_bytes=%s", model.id, total)
-        while chunk := os.read(descriptor, CHUNK_BYTES):
-            digest.update(chunk)
-            done += len(chunk)
+        block = memoryview(bytearray(min(total, _BLOCK_BYTES)))
+        while n_read := os.readv(descriptor, [block]):
+            digest.update(block[:n_read])
+            done += n_read
             self._shares[model.id] = done / max(total, done)
         logger.info(
             "model_hashed model=%s n_bytes=%s took_s=%.1f", model.id, done, time.monotonic() - begun

@@ -3,8 +3,8 @@
     <state_dir>/facts.json      path -> facts, and the identity of the file that they were read from
 
 Reading a header takes a process of its own (`gguf/inspection`) and 0.1 s of a core, for each model before the
-first one is loaded. It is read again when the file has changed, and by another version of edgeagent. The
-worker that loads a model reads the header itself.
+first one is loaded. It is read again when the file has changed, and by another version of edgeagent. A
+worker that loads a file of this identity need not read its header.
 """
 
 from __future__ import annotations
@@ -69,6 +69,12 @@ class KeptFacts:
             if len(msgspec.json.encode(found)) <= _MOST_BYTES_EACH:
                 self._keep(path, found)
         return facts
+
+    def knows(self, path: Path, identity: FileIdentity) -> bool:
+        """Whether a file of this identity at `path` was found to be a sound model."""
+        with self._lock:
+            kept = self._all().get(str(path.absolute()))
+        return kept is not None and kept.identity == identity
 
     def _keep(self, path: Path, found: FileFacts) -> None:
         # A failure only costs time later. JSON has no paths that are not UTF-8.

@@ -133,11 +133,20 @@ class ModelPlacer:
         Raises: ModelNotFound, ModelNotApproved, ModelAltered, GGUFRefused.
         """
         model = self._models.loadable(model_id)
+        verifying = asyncio.to_thread(self._models.integrity.verified, model)
         try:
-            identity = await asyncio.to_thread(self._models.integrity.verified, model)
             if self._models.task(model) == "transcribe":
+                await verifying
                 return speech_placement(model, self._settings, self._n_threads)
-            facts = await self._models.facts(model)
+            # Each takes a core for 0.1 s when a model is new. That it is another file is said before anything
+            # that is wrong with its header.
+            reading = asyncio.create_task(self._models.facts(model))
+            try:
+                identity = await verifying
+            except EdgeAgentError:
+                reading.cancel()
+                raise
+            facts = await reading
             self._models.integrity.check_template(model, facts.template_sha256)
             template = await asyncio.to_thread(self._models.integrity.template, model)
         except ModelAltered:
@@ -148,8 +157,10 @@ class ModelPlacer:
         flags = await asyncio.to_thread(self._flags_of, model.path)
         config = msgspec.structs.replace(
             with_flags(self._config(model, facts), flags or model.engine, self._own_settings),
-            identity=identity, chat_template=text,
-        )  # fmt: skip
+            identity=identity,
+            is_inspected=self._models.is_inspected(model, identity),
+            chat_template=text,
+        )
         n_adapter_bytes = 0
         task = self._models.task(model)
         if task == "generate" and facts.task == "embed" and self._models.is_assistant(model):

@@ -91,14 +91,15 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     KV cells of a context in which prompts are computed apart from running answers; 0: none. `prompts_beside`:
     on threads of their own, where there are few. `answer_cells`: KV cells of each running answer apart from
     the others; 0: none. With `smooth_streams` the daemon passes tokens of one step on one after another.
-    `identity` is the state of the file that was found good, None for any. `adapters` are loaded with the
-    model, and each request may name one. For the tasks "embed" and "rerank" `n_ctx` is the
-    longest text and `n_seq` the most texts of one step. `int8_kernels`: it is computed with
-    8-bit integers by CTranslate2, with its functions for AVX-512 or with those that it chooses; None: as its
-    file says, by llama.cpp.
+    `identity` is the state of the file that was found good, None for any; with `is_inspected` its header was,
+    too. `adapters` are loaded with the model, and each request may name one. For the tasks "embed" and
+    "rerank" `n_ctx` is the longest text and `n_seq` the most texts of a step. `int8_kernels`: it is computed
+    with 8-bit integers by CTranslate2, with its functions for AVX-512 or with those that it chooses; None: as
+    its file says, by llama.cpp.
     """
 
     identity: FileIdentity | None = None
+    is_inspected: bool = False
     adapters: tuple[AdapterFile, ...] = ()
     task: Task = "generate"
     n_ctx: int = 4096

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.catalog import kept_facts
+from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.kept_facts import KeptFacts
@@ -71,6 +72,21 @@ def test_what_has_changed_is_read_again(
     change(tale)
     facts = KeptFacts(tmp_path / "state")
     assert facts.of(tale) == facts.of(tale) and read == [tale, tale]
+
+
+def test_a_file_is_known_in_the_state_in_which_it_was_read(
+    tale: Path, tmp_path: Path, read: list[Path]
+):
+    facts, identity = KeptFacts(tmp_path / "state"), identity_of(tale.stat())
+    assert not facts.knows(tale, identity)
+    facts.of(tale)
+    assert facts.knows(tale, identity) and KeptFacts(tmp_path / "state").knows(tale, identity)
+    swap(tale)
+    assert not facts.knows(tale, identity_of(tale.stat()))
+    tale.write_bytes(b"GGUF")
+    with pytest.raises(GGUFRefused):
+        facts.of(tale)
+    assert not facts.knows(tale, identity_of(tale.stat()))
 
 
 def test_another_version_reads_again(

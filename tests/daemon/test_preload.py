@@ -63,6 +63,16 @@ def test_what_was_begun_is_taken_over_and_answers(configuration: Configuration):
     assert asyncio.run(answer())
 
 
+def test_of_a_new_model_both_learn_at_once_that_its_header_is_sound(configuration: Configuration):
+    """In the first start of all they hash and read it at the same time, and mean the same by it."""
+    configuration.settings.state_dir.mkdir()
+    preload = Preload(configuration)
+    config = wanted(configuration)
+    process = preload.take(config)
+    assert process is not None and config.is_inspected
+    process.close()
+
+
 def test_a_worker_that_waits_is_told_what_to_load(configuration: Configuration):
     config = wanted(configuration)
     with early_worker.waiting() as waiting:

@@ -32,10 +32,11 @@ class ModelFile:
     def inspected(self) -> EngineConfig:
         """The configuration that loads the opened file, even if its path leads to another file by then.
 
-        Our own reader checks the header first: llama.cpp crashes on some headers that are valid GGUF.
-        Raises: GGUFRefused.
+        Our own reader checks the header first, unless the daemon has had it checked in this state of the
+        file: llama.cpp crashes on some headers that are valid GGUF. Raises: GGUFRefused.
         """
-        inspect(Path(self._config.path))
+        if not (self._config.is_inspected and self._config.identity):
+            inspect(Path(self._config.path))
         return msgspec.structs.replace(self._config, path=str(self.path))
 
     def check(self) -> None:

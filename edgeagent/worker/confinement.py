@@ -83,7 +83,7 @@ def enter(
     `read` lists files and directories that it may still read, besides the libraries of Python and C, which
     `may_import=False` excludes. With `may_fork` it may fork processes, without executing programs, and end
     them. If `parent`, the process that it shall die with, has ended already, this process ends here. With
-    `asks_mappings` it may call `private_mappings` or `file_mappings` once.
+    `asks_mappings` it may call `private_mappings` and `file_mappings`.
     """
     global _own_statm, _own_maps
     libc = ctypes.CDLL(None, use_errno=True)
@@ -186,8 +186,7 @@ def _opened(name: str) -> int | None:
 
 def private_mappings() -> list[tuple[int, int]]:
     """The addresses, first and end, of the memory that this process has for itself alone: no file, no heap,
-    no stack of the first thread. Empty where `enter` was not told so, the second time, and where the kernel
-    does not tell."""
+    no stack of the first thread. Empty where `enter` was not told so, and where the kernel does not tell."""
     return [
         addresses for addresses, rights, inode, name in _mappings()
         if rights == b"rw-p" and inode == 0 and not name
@@ -204,12 +203,11 @@ def file_mappings(path: str) -> list[tuple[int, int]]:
 
 
 def _mappings() -> Iterator[tuple[tuple[int, int], bytes, int, bytes]]:
-    """Addresses, rights, inode and name of each mapping, once."""
-    global _own_maps
+    """Addresses, rights, inode and name of each mapping."""
     if _own_maps is None:
         return
-    descriptor, _own_maps = _own_maps, None
-    with contextlib.suppress(OSError), os.fdopen(descriptor, "rb") as maps:
+    with contextlib.suppress(OSError), os.fdopen(_own_maps, "rb", closefd=False) as maps:
+        maps.seek(0)
         for line in maps:
             addresses, rights, _, _, inode, *name = line.split(None, 5)
             start, end = addresses.split(b"-")

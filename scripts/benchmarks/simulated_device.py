@@ -140,8 +140,9 @@ class SimulatedRunner:
 
     def __init__(self, config: EngineConfig, costs: StepCosts) -> None:
         self.machine = Machine(max(1, costs.n_threads))
-        has_own = config.n_prompt_cells > 0
-        self.cost = StepCost(costs, can_part=has_own)
+        self.can_part = config.n_prompt_cells > 0
+        self.is_beside = config.n_prompt_threads > 0
+        self.cost = StepCost(costs, can_part=self.can_part)
         self.n_vocab = N_VOCAB
         self.n_heads = costs.n_heads
         self.max_outputs = config.n_batch
@@ -150,7 +151,6 @@ class SimulatedRunner:
         self.candidates = Candidates(N_VOCAB)
         self.n_movable = config.n_ctx
         self.cell_bytes = 4
-        self.prompts = object() if has_own else None
         self.prompt_threads = [
             SimulatedThread(self, config.n_prompt_cells) for _ in range(config.n_prompt_threads)
         ]
@@ -190,6 +190,8 @@ class SimulatedRunner:
 
     def place(self, seq_id: int, first: int, last: int, data: bytes | memoryview) -> bool:
         return True
+
+    def begin_apart(self) -> None: ...
 
     def copy(self, src: int, dst: int, n: int) -> None: ...
 

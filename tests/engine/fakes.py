@@ -61,8 +61,9 @@ class FakeRunner:
         self.n_packed = 0
         self.adapter: str | None = None
         self.n_walking = 0
-        self.prompts = None
-        self.prompt_threads = ()
+        self.can_part = self.is_beside = False
+        self.n_begun_apart = 0
+        self.prompt_threads: list[Any] = []
         self.prompt_ended = threading.Event()
         self._is_aborted = False
 
@@ -98,6 +99,9 @@ class FakeRunner:
 
     def name(self, token: int) -> str:
         return f"<{token}>"
+
+    def begin_apart(self) -> None:
+        self.n_begun_apart += 1
 
     def copy(self, src: int, dst: int, n: int) -> None:
         assert not self.held.get(dst)

@@ -93,7 +93,7 @@ class Engine:
             config, self._kv, self.parking, self._waiting, self._running,
             can_trim=runner.can_trim, preempt=self._preempt, start=self._start,
         )  # fmt: skip
-        self.chunks = ChunkChoice(config, can_part=runner.prompts is not None)
+        self.chunks = ChunkChoice(config, can_part=runner.can_part)
         self._beside = PromptsBeside(runner, self.chunks.predict, clock, config.n_batch)
         self.probe = StepProbe(
             self._kv, runner, config.n_batch, self.chunks.longest_s, n_threads=config.n_threads
@@ -358,7 +358,7 @@ class Engine:
             n_used=self._kv.n_used, n_threads=self._n_threads, n_beside=n_beside
         )
         has_answers = any(by_key[key].is_answering for key, _ in plan.prefill) or plan.decode
-        if self._runner.prompt_threads and not n_beside and not has_answers:
+        if self._runner.is_beside and not n_beside and not has_answers:
             self._lone_chunk.begin(self.chunks.predict(load))
         started = self._clock()
         try:

@@ -60,7 +60,8 @@ class PromptsBeside:
     def __init__(
         self, runner: Runner, predict: Predict, clock: Callable[[], float], n_batch: int
     ) -> None:
-        self._threads = runner.prompt_threads
+        self._begin_apart = runner.begin_apart
+        self._threads = runner.prompt_threads  # none before that
         self._ended = runner.prompt_ended
         self._predict = predict
         self._clock = clock
@@ -91,6 +92,8 @@ class PromptsBeside:
     def start(self, running: Collection[Answer], lanes: list[Lane], n_threads: int) -> list[Lane]:
         """Begin chunks for the prompts among `lanes` on threads that are idle, where `n_threads` compute in
         all. Returns the lanes that are left for the step."""
+        if len(running) > 1:
+            self._begin_apart()
         if not self._threads or n_threads < 2:
             return [lane for lane in lanes if lane.key not in self._chunks]
         keys = {lane.key for lane in lanes if not lane.is_decoding and lane.adapter is None}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -12,17 +13,21 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgeagent.engine.batching.kv_cache import CellRun
-from edgeagent.engine.llama import kv_cells, kv_packing
+from edgeagent.engine.llama import kv_cells, kv_packing, zero_pages
 from edgeagent.engine.llama.answer_streams import AnswerStreams
 from edgeagent.engine.llama.batch import Row, StepAborted
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.prompt_context import PromptContext
 from edgeagent.engine.llama.prompt_thread import PromptThread
 from edgeagent.engine.llama.sampler_chain import Candidates
+from edgeagent.errors import ModelUnusable
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.step_costs import MOST_BESIDE
+from edgeagent.worker import confinement
 
 __all__ = ["LlamaRunner", "Row", "Runner", "StepAborted"]
+
+logger = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
@@ -35,9 +40,14 @@ class Runner(Protocol):
     n_walking: int  # tokens of the last step that walked the cells of all sequences
     n_heads: int  # of attention
     candidates: Candidates
-    prompts: PromptContext | None  # where prompts are computed apart from answers
-    prompt_threads: list[PromptThread]  # and on threads of their own
+    can_part: bool  # prompts are computed apart from answers, once `begin_apart` was called
+    is_beside: bool  # and on threads of their own
+    prompt_threads: list[PromptThread]
     prompt_ended: threading.Event
+
+    def begin_apart(self) -> None:
+        """From now on more than one sequence may run: be ready to compute prompts and answers apart."""
+        ...
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
         """Logits: float32 [n_outputs of all rows, n_vocab], in the order of the rows. `n_used` cells are in
@@ -97,20 +107,50 @@ class LlamaRunner:
         self.name = llama.text_of
         self.n_movable = kv_packing.n_movable(llama)
         self.n_walking = 0
-        has_own = config.n_prompt_cells > 0 and self.cell_bytes > 0
-        has_streams = config.n_answer_cells > 0 and self.cell_bytes > 0
+        self.can_part = config.n_prompt_cells > 0 and self.cell_bytes > 0
+        self.is_beside = self.can_part and config.n_prompt_threads > 0
+        self._config = config
+        self._is_apart = False
+        self._contexts: list[PromptContext] = []
+        self.streams: AnswerStreams | None = None
         self.prompt_ended = threading.Event()
+        self.prompt_threads: list[PromptThread] = []
+        self.wait_briefly = llama.wait_briefly
+        if not config.cells_on_demand:
+            self._make_contexts()
+
+    @property
+    def prompts(self) -> PromptContext | None:
+        """Where prompts are computed apart from answers."""
+        return self._contexts[0] if self._contexts else None
+
+    def begin_apart(self) -> None:
+        """Make the contexts for prompts and answers, if they are wanted and not made yet. One client alone
+        needs none of them; llama.cpp fills their cells with zeros, which takes 0.1 s."""
+        if self._is_apart:
+            return
+        before = confinement.private_mappings()
+        try:
+            self._make_contexts()
+        except ModelUnusable as exc:
+            logger.warning("contexts_missing %s", exc.message)
+        # Other threads run: nothing but what is new may be given back.
+        zero_pages.give_back(zero_pages.without(confinement.private_mappings(), before))
+
+    def _make_contexts(self) -> None:
+        """Raises: ModelUnusable."""
+        self._is_apart = True
+        config = self._config
+        has_streams = config.n_answer_cells > 0 and self.cell_bytes > 0
         # llama.cpp fills the cells of a context with zeros: two are made at once.
         with ThreadPoolExecutor(1, "contexts") as other:
-            streams = other.submit(AnswerStreams, llama, config) if has_streams else None
-            self._contexts = self._prompt_contexts(config) if has_own else []
+            streams = other.submit(AnswerStreams, self._llama, config) if has_streams else None
+            self._contexts = self._prompt_contexts(config) if self.can_part else []
         self.streams = streams.result() if streams is not None else None
-        self.prompts = self._contexts[0] if self._contexts else None
-        self.prompt_threads = [
+        self.prompt_threads += [
             PromptThread(context, self.prompt_ended)
             for context in self._contexts[: config.n_prompt_threads]
         ]
-        self.wait_briefly = llama.wait_briefly
 
     def _prompt_contexts(self, config: EngineConfig) -> list[PromptContext]:
         """One for whole steps, and one more for each further thread."""

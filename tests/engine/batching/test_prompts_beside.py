@@ -85,6 +85,7 @@ class Beside(Harness):
     def make_runner(self, n_cells: int, *, can_trim: bool) -> FakeRunner:
         runner = FakeRunner(n_cells, can_trim=can_trim)
         self.threads = [SlowThread(runner, *self._slow) for _ in range(2)]
+        runner.is_beside = True
         runner.prompt_threads = self.threads
         runner.prompt_ended = threading.Event()
         runner.prompt_ended.set()  # nobody waits
@@ -111,8 +112,10 @@ def test_answers_go_on_while_a_prompt_is_computed():
     harness = Beside()
     harness.submit(1, prompt(1, 5), max_new=40, ignore_eos=True)
     harness.engine.step()
+    assert harness.runner.n_begun_apart == 0  # nothing is made for one client
     harness.submit(2, prompt(2, 300))
     harness.engine.step()
+    assert harness.runner.n_begun_apart > 0
     assert any(thread.is_busy for thread in harness.threads)
     n_before = len(harness.runner.steps)
     harness.engine.step()

@@ -74,3 +74,17 @@ def test_small_mappings_are_left_alone(memory: mmap.mmap):
     ctypes.memset(first, 0, end - first)
     assert zero_pages.give_back([(first, first + zero_pages.LEAST_BYTES - PAGE)]) == 0
     assert n_resident(memory) == N_PAGES
+
+
+@pytest.mark.parametrize(
+    ("others", "left"),
+    [
+        ([], [(10, 20), (30, 40)]),
+        ([(10, 20), (30, 40)], []),
+        ([(12, 15)], [(10, 12), (15, 20), (30, 40)]),
+        ([(0, 11), (19, 31)], [(11, 19), (31, 40)]),
+        ([(20, 30), (40, 50), (0, 10)], [(10, 20), (30, 40)]),
+    ],
+)
+def test_what_is_new_is_what_other_mappings_do_not_have(others, left):
+    assert zero_pages.without([(30, 40), (10, 20)], others) == left

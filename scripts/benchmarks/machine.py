@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from edgeagent.worker.process_environment import worker_environment
 
@@ -25,6 +26,12 @@ def describe() -> str:
             break
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, {platform.release()}"
+
+
+def memory_bytes(pid: int) -> int:
+    """What a process and its descendants hold; pages that several of them have count once."""
+    process = psutil.Process(pid)
+    return sum(one.memory_full_info().pss for one in [process, *process.children(recursive=True)])
 
 
 def become_worker(benchmark: str) -> None:

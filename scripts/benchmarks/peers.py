@@ -40,7 +40,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from edgeagent.catalog.model_library import Library
 from scripts.benchmarks import machine
@@ -118,12 +117,6 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"llama-server was not ready after {LIMIT_S:.0f} s.")
 
 
-def memory_bytes(pid: int) -> int:
-    """What a process and its descendants hold; pages that several of them have count once."""
-    process = psutil.Process(pid)
-    return sum(one.memory_full_info().pss for one in [process, *process.children(recursive=True)])
-
-
 def measured(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A record of each workload in each round: the figures of both, and what else the machine did."""
     model = Library(args.models_dir).resolve(args.model)
@@ -179,7 +172,7 @@ def _loaded(url: str, pid: int, work: Workload, n_round: int) -> dict[str, Any]:
         "ttft_p95_s": got["ttft_p95_s"],
         "gap_p95_s": got["itl_p95_s"],
         "failed": got["failed"],
-        "memory": memory_bytes(pid),
+        "memory": machine.memory_bytes(pid),
     }
 
 

@@ -46,7 +46,7 @@ class Runner(Protocol):
     prompt_ended: threading.Event
 
     def begin_apart(self) -> None:
-        """From now on more than one sequence may run: be ready to compute prompts and answers apart."""
+        """Be ready to compute prompts and answers apart, since more than one sequence runs or may run soon."""
         ...
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:
@@ -125,8 +125,8 @@ class LlamaRunner:
         return self._contexts[0] if self._contexts else None
 
     def begin_apart(self) -> None:
-        """Make the contexts for prompts and answers, if they are wanted and not made yet. One client alone
-        needs none of them; llama.cpp fills their cells with zeros, which takes 0.1 s."""
+        """Make the contexts for prompts and answers, if they are wanted and not made yet. The first request
+        needs none of them, and need not wait for them: llama.cpp fills their cells with zeros, for 0.1 s."""
         if self._is_apart:
             return
         before = confinement.private_mappings()

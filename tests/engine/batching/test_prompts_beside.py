@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeagent.engine.batching.prompts_beside import CHUNK
+from edgeagent.engine.batching.prompts_beside import CHUNK, IDLE_S
 from edgeagent.engine.llama.batch import Row
 from edgeagent.types.step_costs import MOST_BESIDE, TILE, StepCosts
 from tests.conftest import n_examples
@@ -106,6 +106,20 @@ def test_a_prompt_that_is_alone_is_computed_by_all_threads():
     harness.finish()
     assert harness.rows == []
     assert harness.tokens(1) == reference(prompt(1, 100), 8)
+
+
+def test_what_several_clients_need_is_made_when_the_first_request_has_ended_for_a_moment():
+    harness = Beside()
+    for _ in range(3):
+        harness.now += 1.0
+        harness.engine.step()
+    harness.submit(1, prompt(1, 5))
+    harness.finish()
+    harness.engine.step()
+    assert harness.runner.n_begun_apart == 0
+    harness.now += IDLE_S + 0.1
+    harness.engine.step()
+    assert harness.runner.n_begun_apart == 1
 
 
 def test_answers_go_on_while_a_prompt_is_computed():

@@ -46,7 +46,7 @@ class Runner(Protocol):
     prompt_ended: threading.Event
 
     def begin_apart(self) -> None:
-        """Be ready to compute prompts and answers apart, since more than one sequence runs or may run soon."""
+        """Be ready to compute prompts and answers apart: more than one sequence runs, or may run soon."""
         ...
 
     def run(self, rows: list[Row], n_used: int = 0) -> np.ndarray[Any, Any]:

@@ -343,10 +343,13 @@ class Engine:
         n_tokens = sum(len(row.tokens) for row in rows)
         size = n_tokens if n_tokens == len(plan.decode) else step_size(n_tokens)
         n_beside = self._beside.n_busy
+        load = load_of(len(plan.decode), rows)._replace(n_used=self._kv.n_used, n_beside=n_beside)
         if n_beside:
             self._n_threads = max(1, self._threads.granted - n_beside)
         elif not plan.prefill:
-            self._n_threads = self._threads.pick(size)
+            self._n_threads = self._threads.pick(
+                size, lambda n: self.chunks.expect(load._replace(n_threads=n), n_tokens)
+            )
         else:  # limited by arithmetic, which gains from every thread
             usual = self._threads.usual(len(work))
             self._n_threads = self._threads.granted if has_prompts else usual
@@ -354,9 +357,7 @@ class Engine:
         self._runner.set_threads(self._n_threads)
         self._runner.arm()
         self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
-        load = load_of(len(plan.decode), rows)._replace(
-            n_used=self._kv.n_used, n_threads=self._n_threads, n_beside=n_beside
-        )
+        load = load._replace(n_threads=self._n_threads)
         has_answers = any(by_key[key].is_answering for key, _ in plan.prefill) or plan.decode
         if self._runner.is_beside and not n_beside and not has_answers:
             self._lone_chunk.begin(self.chunks.predict(load))

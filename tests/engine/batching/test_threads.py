@@ -121,6 +121,26 @@ def test_counts_that_are_alike_do_not_alternate():
     assert used[-100:] == [4] * 100
 
 
+def test_one_thread_that_is_known_to_be_much_slower_is_tried_seldom():
+    def tried(alone_s: float) -> list[int]:
+        choice, expected_s = ThreadChoice(2), {1: alone_s, 2: 4.0}
+        found = []
+        for step in range(2 * PROBE_SELDOM):
+            n = choice.pick(8, expected_s.get)
+            choice.observe(8, n, expected_s[n])
+            found += [step] if n == 1 else []
+        return found
+
+    assert tried(4.4)[0] < PROBE_EVERY
+    assert PROBE_SELDOM / 2 < tried(8.0)[0] < 2 * PROBE_SELDOM
+
+
+def test_one_thread_is_tried_where_nobody_knows_what_it_takes():
+    choice = ThreadChoice(2)
+    picks = [choice.pick(8, lambda n_threads: None) for _ in range(PROBE_EVERY)]
+    assert picks[-1] == 1
+
+
 def test_a_single_thread_is_never_probed():
     assert set(decode(ThreadChoice(1), {1: 5.0}, 2 * PROBE_EVERY)) == {1}
 

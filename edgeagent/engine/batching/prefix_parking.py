@@ -72,7 +72,7 @@ class PrefixParking:
             return True
 
         self._kv.expire(n_batched, spare)
-        self._kv.pack(n_batched)
+        self._kv.pack(n_batched, is_noticed=n_decode > 0)
         self._parked.shrink(self._room_bytes)
 
     def recall(self, seq: Sequence, have: Match) -> Match:

@@ -14,6 +14,7 @@ from edgeagent.engine.batching.kv_cache import (
     CREDIT_TOKENS,
     CREDIT_UNUSED_TOKENS,
     PACK_RENT,
+    READERS_RENT,
     CellRun,
     KVCache,
     Match,
@@ -241,6 +242,23 @@ def test_holes_are_closed_once_they_have_cost_as_much_as_closing_them(cells):
     assert cache.pack(1)
     assert (cells.n_packed, cache.n_holes) == (1, 0)
     assert not cache.pack(1000), "nothing is left to close"
+
+
+def test_readers_wait_for_the_closing_of_holes_that_have_cost_much_more(cells):
+    cache = KVCache(N_CELLS, N_IDS, cells)
+    first = _ended(cache, cells, list(range(20)))
+    _ended(cache, cells, list(range(20, 30)))
+    cache.release(first)
+    assert not cache.pack(READERS_RENT // 2, is_noticed=True)
+    assert cache.pack(0), "nobody reads an answer now"
+
+
+def test_holes_are_closed_beside_readers_who_never_pause(cells):
+    cache = KVCache(N_CELLS, N_IDS, cells)
+    first = _ended(cache, cells, list(range(20)))
+    _ended(cache, cells, list(range(20, 30)))
+    cache.release(first)
+    assert sum(cache.pack(8, is_noticed=True) for _ in range(READERS_RENT // 16 + 1)) == 1
 
 
 def test_cells_that_are_taken_again_are_no_holes(cells):

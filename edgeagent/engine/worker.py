@@ -77,9 +77,8 @@ class GenerationWorker:
         self._llama = Llama(config)
         self._runner = LlamaRunner(self._llama, config)  # has cells, too
         # Before the first step, which starts threads.
-        given_back = (
-            zero_pages.give_back(confinement.private_mappings()) if config.cells_on_demand else 0
-        )
+        mappings = confinement.private_mappings() if config.cells_on_demand else []
+        given_back = zero_pages.n_bytes(zero_pages.give_back(mappings))
         self._llama.warm_up()
         template = config.chat_template or self._llama.chat_template()
         self._engine = Engine(

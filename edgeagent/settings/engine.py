@@ -37,8 +37,8 @@ class EngineSettings(SettingsTable):
     )
     cells_on_demand: bool = Field(
         default=True,
-        description="take memory for KV cells once they are used, and make contexts for several clients "
-        "after the first request; false: all of it at load",
+        description="take memory for KV cells once they are used, make contexts for several clients after "
+        "the first request, and give their memory back while nothing runs; false: all of it at load",
     )
     prompt_cells: int = Field(
         default=2048,

@@ -87,8 +87,9 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     not; with `measures_steps` the worker measures them while it is idle. `reproducible` stores values in
     bf16: see `engine.llama.BF16`. `adapts_threads`: use fewer threads than allowed where that is measured
     to be faster. `speculation` "auto": compute likely tokens ahead where that is measured to pay; not where
-    texts are `reproducible`. `cells_on_demand`: take memory for KV cells once they are used, and make the
-    contexts of the next settings when the first request has ended or a second one runs. `prompt_cells`:
+    texts are `reproducible`. `cells_on_demand`: take memory for KV cells once they are used, make the
+    contexts of the next settings when the first request has ended or a second one runs, and give back what
+    these took when nothing has run for a moment. `prompt_cells`:
     KV cells of a context in which prompts are computed apart from running answers; 0: none. `prompts_beside`:
     on threads of their own, where there are few. `answer_cells`: KV cells of each running answer apart from
     the others; 0: none. With `smooth_streams` the daemon passes tokens of one step on one after another.

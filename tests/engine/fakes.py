@@ -62,7 +62,7 @@ class FakeRunner:
         self.adapter: str | None = None
         self.n_walking = 0
         self.can_part = self.is_beside = False
-        self.n_begun_apart = 0
+        self.n_begun_apart = self.n_rests = self.reserved_bytes = 0
         self.prompt_threads: list[Any] = []
         self.prompt_ended = threading.Event()
         self._is_aborted = False
@@ -102,6 +102,9 @@ class FakeRunner:
 
     def begin_apart(self) -> None:
         self.n_begun_apart += 1
+
+    def rest(self) -> None:
+        self.n_rests += 1
 
     def copy(self, src: int, dst: int, n: int) -> None:
         assert not self.held.get(dst)

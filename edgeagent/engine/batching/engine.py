@@ -133,7 +133,7 @@ class Engine:
             n_preempted=self._n_preempted,
             token_gaps=self._token_gaps.histogram,
             rss_bytes=rss_bytes,
-            reserved_bytes=self.parking.reserved_bytes,
+            reserved_bytes=self.parking.reserved_bytes + self._runner.reserved_bytes,
             n_threads=self._n_threads,
             n_drafted=self._speculation.n_drafted,
             n_accepted=self._speculation.n_accepted,

@@ -254,8 +254,8 @@ class KVCache:
         by readers of answers. True if cells were moved.
 
         Call it only when all cached cells are counted, which they are not between a step and `append`.
-        Source: the ski rental problem; packing at this time costs at most twice the optimum, five times beside
-        readers.
+        Source: the ski rental problem; packing at this time costs at most twice the optimum, and beside
+        readers at most five times.
         """
         self._rent += n_tokens * self.n_holes
         rent = READERS_RENT if is_noticed else PACK_RENT

@@ -32,7 +32,8 @@ BEGINNING_PAUSE_S = 1.5
 # A chunk below a tile is filled up to one where that takes this share of the time: 61 tokens behind 250 took
 # 213 ms on a thread, and 64 took 147 (SmolLM2-135M, mixed types, 2 cores of a Zen 4).
 FILLED = 0.97
-# The contexts for more than one sequence are made when the engine has been idle so long after the first one.
+# The contexts for more than one sequence are made when the engine has been idle so long after the first one,
+# and give their memory back when it has been idle so long again.
 IDLE_S = 0.25
 # The share of its time after which a chunk is nearly done.
 NEARLY = 0.85
@@ -62,8 +63,9 @@ class PromptsBeside:
     def __init__(
         self, runner: Runner, predict: Predict, clock: Callable[[], float], n_batch: int
     ) -> None:
-        self._begin_apart = runner.begin_apart
+        self._runner = runner
         self._ran_s = float("inf")
+        self._is_rested = True
         self._threads = runner.prompt_threads  # none before that
         self._ended = runner.prompt_ended
         self._predict = predict
@@ -96,10 +98,14 @@ class PromptsBeside:
         """Begin chunks for the prompts among `lanes` on threads that are idle, where `n_threads` compute in
         all. Returns the lanes that are left for the step."""
         now = self._clock()
-        if len(running) > 1 or (not running and now - self._ran_s > IDLE_S):
-            self._begin_apart()
         if running:
-            self._ran_s = now
+            self._ran_s, self._is_rested = now, False
+        has_paused = now - self._ran_s > IDLE_S
+        if len(running) > 1 or has_paused:
+            self._runner.begin_apart()
+        if has_paused and not self._is_rested:
+            self._runner.rest()
+            self._is_rested = True
         if not self._threads or n_threads < 2:
             return [lane for lane in lanes if lane.key not in self._chunks]
         keys = {lane.key for lane in lanes if not lane.is_decoding and lane.adapter is None}

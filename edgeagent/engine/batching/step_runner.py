@@ -45,6 +45,15 @@ class Runner(Protocol):
     prompt_threads: list[PromptThread]
     prompt_ended: threading.Event
 
+    @property
+    def reserved_bytes(self) -> int:
+        """Memory that the contexts for prompts and answers may take beside what they take now."""
+        ...
+
+    def rest(self) -> None:
+        """Take little memory: no sequence runs, and none has for a while."""
+        ...
+
     def begin_apart(self) -> None:
         """Be ready to compute prompts and answers apart: more than one sequence runs, or may run soon."""
         ...
@@ -111,6 +120,7 @@ class LlamaRunner:
         self.is_beside = self.can_part and config.n_prompt_threads > 0
         self._config = config
         self._is_apart = False
+        self._cells: list[zero_pages.Range] = []  # of the contexts that `begin_apart` made
         self._contexts: list[PromptContext] = []
         self.streams: AnswerStreams | None = None
         self.prompt_ended = threading.Event()
@@ -135,7 +145,33 @@ class LlamaRunner:
         except ModelUnusable as exc:
             logger.warning("contexts_missing %s", exc.message)
         # Other threads run: nothing but what is new may be given back.
-        zero_pages.give_back(zero_pages.without(confinement.private_mappings(), before))
+        given = zero_pages.give_back(zero_pages.without(confinement.private_mappings(), before))
+        self._cells = zero_pages.of_sizes(given, self._sizes_apart)
+
+    @property
+    def _sizes_apart(self) -> list[int]:
+        """Bytes of the cells of each context that `begin_apart` makes."""
+        config, sizes = self._config, []
+        if self.can_part:
+            sizes += [config.n_prompt_cells] * max(1, config.n_prompt_threads)
+        if config.n_answer_cells > 0 and self.cell_bytes > 0:
+            sizes.append(config.n_seq * config.n_answer_cells)
+        return [self._llama.kv_bytes(n) for n in sizes]
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Memory that the cells of these contexts will take, and do not take now."""
+        if not self._is_apart:
+            return sum(self._sizes_apart)
+        return zero_pages.n_bytes(self._cells) - zero_pages.n_resident(self._cells)
+
+    def rest(self) -> None:
+        """No sequence runs: give back what the cells of these contexts took."""
+        for context in self._contexts:
+            context.clear()
+        is_empty = all(context.is_empty for context in self._contexts)
+        if is_empty and (self.streams is None or self.streams.is_empty):
+            zero_pages.drop(self._cells)
 
     def _make_contexts(self) -> None:
         """Raises: ModelUnusable."""

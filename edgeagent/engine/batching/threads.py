@@ -128,8 +128,8 @@ class ThreadChoice:
     def pick(
         self, n_seq: int, expected_s: Callable[[int], float | None] = lambda n_threads: None
     ) -> int:
-        """The thread count of the next decode step with `n_seq` sequences. `expected_s` says how long it takes
-        with one thread or with all, if that is known."""
+        """The thread count of the next decode step with `n_seq` sequences. `expected_s` says how long it
+        takes with one thread or with all, if that is known."""
         if self.granted == 1 or not self.adapts:
             return self.granted
         lane = self._lanes.setdefault(n_seq, self._new_lane())

@@ -116,6 +116,11 @@ class AnswerStreams:
             return logits
         return np.take(logits, places, axis=0, out=self._logits[: len(places)])
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no cell is in use."""
+        return not self._held
+
     def n_settled(self, seq_id: int, n: int) -> int:
         """How many of the first n tokens of a sequence the unified cache has."""
         stream = self._held.get(seq_id)

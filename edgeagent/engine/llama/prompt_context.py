@@ -203,6 +203,11 @@ class PromptContext:
         for seq_id in list(self._held):
             self.drop(seq_id)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no cell is in use."""
+        return not (self.is_running or self._held or self._gone_ids)
+
     def set_threads(self, n_threads: int) -> None:
         if n_threads == self._n_threads:
             return

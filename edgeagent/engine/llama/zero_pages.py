@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
@@ -21,19 +21,21 @@ BLOCK_BYTES = 16 << 20
 # Left at both ends of a run of zeros: Python's next arena of small objects (1 MiB) may lie beside the
 # cache, in the same mapping and as part of a huge page, and get an object while its zeros are given back.
 EDGE_BYTES = 2 << 20
+# A buffer of zeros has a header of the allocator on its first page, and ends within one.
+SLACK_BYTES = 16 << 10
 _DONTNEED = 4  # MADV_DONTNEED, the same on every architecture
 
 Range = tuple[int, int]  # addresses from the first on, to before the second
 
 
-def give_back(mappings: Iterable[Range]) -> int:
-    """Give back the pages of zeros of these private anonymous mappings; the bytes that were given back.
+def give_back(mappings: Iterable[Range]) -> list[Range]:
+    """Give back the pages of zeros of these private anonymous mappings; the ranges that were given back.
 
     Nothing else may write to them meanwhile: call it before threads start, or for new mappings. 377 MB take
     50 ms.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    n_bytes = 0
+    given: list[Range] = []
     for start, end in mappings:
         if end - start < LEAST_BYTES:
             continue
@@ -48,8 +50,30 @@ def give_back(mappings: Iterable[Range]) -> int:
                 continue
             inner = ctypes.c_void_p(first + EDGE_BYTES)
             if libc.madvise(inner, ctypes.c_size_t(n_inner), _DONTNEED) == 0:
-                n_bytes += n_inner
-    return n_bytes
+                given.append((first + EDGE_BYTES, last - EDGE_BYTES))
+    return given
+
+
+def of_sizes(given: Iterable[Range], sizes: Collection[int]) -> list[Range]:
+    """The ranges among those that `give_back` gave back which lie within buffers of zeros of these sizes. A
+    run of zeros that is longer may have something else in it, which is not known to stay zero."""
+    return [
+        (first, end)
+        for first, end in given
+        if any(abs(end - first + 2 * EDGE_BYTES - size) <= SLACK_BYTES for size in sizes)
+    ]
+
+
+def n_bytes(ranges: Iterable[Range]) -> int:
+    return sum(end - first for first, end in ranges)
+
+
+def n_resident(ranges: Iterable[Range]) -> int:
+    """How many bytes of them are in memory."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return mmap.PAGESIZE * sum(
+        int(np.count_nonzero(_are_resident(libc, first, end))) for first, end in ranges
+    )
 
 
 def without(mappings: Iterable[Range], others: Iterable[Range]) -> list[Range]:
@@ -61,10 +85,11 @@ def without(mappings: Iterable[Range], others: Iterable[Range]) -> list[Range]:
     return left
 
 
-def drop(mappings: Iterable[Range]) -> None:
-    """Take the pages of mapped files out of memory; those that are read again come back from the file."""
+def drop(ranges: Iterable[Range]) -> None:
+    """Take pages out of memory: those of a mapped file come back from the file when they are read, all others
+    are zeros then."""
     libc = ctypes.CDLL(None, use_errno=True)
-    for start, end in mappings:
+    for start, end in ranges:
         libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONTNEED)
 
 
@@ -80,12 +105,8 @@ def _joined(runs: Iterable[Range]) -> list[Range]:
 
 def _zero_runs(libc: ctypes.CDLL, start: int, end: int) -> Iterator[Range]:
     """The runs of pages that are in memory and hold zeros."""
-    n_pages = (end - start) // mmap.PAGESIZE
-    table = (ctypes.c_ubyte * n_pages)()
-    if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(end - start), table) != 0:
-        return
-    is_resident = (np.ctypeslib.as_array(table) & 1).astype(np.bool_)
-    for first, last in _runs(is_resident):  # reading others would put them into the page table
+    # Reading others would put them into the page table.
+    for first, last in _runs(_are_resident(libc, start, end)):
         n = last - first
         words = (ctypes.c_uint64 * (n * mmap.PAGESIZE // 8)).from_address(
             start + first * mmap.PAGESIZE
@@ -93,6 +114,17 @@ def _zero_runs(libc: ctypes.CDLL, start: int, end: int) -> Iterator[Range]:
         is_zero = np.ctypeslib.as_array(words).reshape(n, -1).max(axis=1) == 0
         for a, b in _runs(is_zero):
             yield start + (first + a) * mmap.PAGESIZE, start + (first + b) * mmap.PAGESIZE
+
+
+def _are_resident(
+    libc: ctypes.CDLL, start: int, end: int
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Whether each page is in memory; none where the kernel does not tell."""
+    n_pages = (end - start) // mmap.PAGESIZE
+    table = (ctypes.c_ubyte * n_pages)()
+    if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(end - start), table) != 0:
+        return np.zeros(0, np.bool_)
+    return (np.ctypeslib.as_array(table) & 1).astype(np.bool_)
 
 
 def _runs(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Iterator[Range]:

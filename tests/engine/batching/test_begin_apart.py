@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edgeagent.errors import ModelUnusable
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
+from edgeagent.worker import confinement
 from tests.engine.llama.rows import CLOSE, MANY, logits, row
 
 
@@ -101,3 +103,53 @@ async def test_a_worker_takes_no_memory_for_cells_of_contexts_that_are_not_used(
         assert worker.memory_info().rss - alone < n_bytes / 4
     finally:
         await client.close()
+
+
+def test_a_runner_that_rests_gives_back_what_cells_took_and_computes_the_same_again(
+    stories: Path, monkeypatch: pytest.MonkeyPatch
+):
+    wide = config(stories, n_ctx=1 << 17, n_seq=2, prompt_cells=1 << 15, answer_cells=1 << 15)
+    prompt, beside = [row(0, 500, 0)], [row(1, 100, 0)]
+    monkeypatch.setattr(confinement, "_own_maps", os.open("/proc/self/maps", os.O_RDONLY))
+    llama = Llama(wide)
+    try:
+        runner = LlamaRunner(llama, wide)
+        unused = runner.reserved_bytes
+        assert unused == llama.kv_bytes(2 * wide.n_prompt_cells + 2 * wide.n_answer_cells)
+        runner.begin_apart()
+        reserved = runner.reserved_bytes
+        assert 0.7 * unused < reserved <= unused
+        before = [logits(runner, rows, MANY).copy() for rows in (prompt, beside)]
+        assert runner.n_walking == 0
+        used = runner.reserved_bytes
+        assert used < reserved
+        for seq_id in (0, 1):
+            runner.trim(seq_id, 0)
+        runner.rest()
+        assert runner.reserved_bytes == reserved
+        after = [logits(runner, rows, MANY) for rows in (prompt, beside)]
+        np.testing.assert_array_equal(before[0], after[0])
+        np.testing.assert_array_equal(before[1], after[1])
+    finally:
+        llama.close()
+
+
+def test_cells_that_a_sequence_uses_are_not_given_back(
+    stories: Path, monkeypatch: pytest.MonkeyPatch
+):
+    wide = config(stories, n_ctx=1 << 17, n_seq=2, prompt_cells=0, answer_cells=1 << 15)
+    monkeypatch.setattr(confinement, "_own_maps", os.open("/proc/self/maps", os.O_RDONLY))
+    llama = Llama(wide)
+    try:
+        runner = LlamaRunner(llama, wide)
+        runner.run([row(0, 500, 0)], 500)
+        runner.run([row(1, 40, 0)], 540)
+        runner.begin_apart()
+        assert runner.streams is not None
+        runner.run([row(0, 1, 500), row(1, 1, 40)], 542)
+        assert not runner.streams.is_empty
+        used = runner.reserved_bytes
+        runner.rest()
+        assert runner.reserved_bytes == used
+    finally:
+        llama.close()

@@ -122,6 +122,19 @@ def test_what_several_clients_need_is_made_when_the_first_request_has_ended_for_
     assert harness.runner.n_begun_apart == 1
 
 
+def test_memory_is_given_back_once_after_each_time_that_answers_were_computed():
+    harness = Beside()
+    for n in (1, 2):
+        harness.submit(n, prompt(n, 5))
+        harness.finish()
+        harness.engine.step()
+        assert harness.runner.n_rests == n - 1, "the next request may come at once"
+        for _ in range(3):
+            harness.now += IDLE_S + 0.1
+            harness.engine.step()
+        assert harness.runner.n_rests == n
+
+
 def test_answers_go_on_while_a_prompt_is_computed():
     harness = Beside()
     harness.submit(1, prompt(1, 5), max_new=40, ignore_eos=True)

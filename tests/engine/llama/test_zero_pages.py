@@ -45,13 +45,14 @@ def test_pages_of_zeros_are_given_back_and_what_is_written_stays(memory: mmap.mm
         memory[place] = value
     # The pages that were written, and the ends of both runs of zeros between them.
     n_kept = len({place // PAGE for place in written}) + 4 * EDGE
-    assert zero_pages.give_back([range_of(memory)]) == (N_PAGES - n_kept) * PAGE
+    given = zero_pages.give_back([range_of(memory)])
+    assert zero_pages.n_bytes(given) == (N_PAGES - n_kept) * PAGE
     assert n_resident(memory) == n_kept
     assert all(memory[place] == value for place, value in written.items())
-    given = middle - (EDGE + 3) * PAGE
-    assert memory[given] == 0
-    memory[given] = 5
-    assert memory[given : given + 2] == b"\5\0"
+    place = middle - (EDGE + 3) * PAGE
+    assert memory[place] == 0
+    memory[place] = 5
+    assert memory[place : place + 2] == b"\5\0"
     assert n_resident(memory) == n_kept + 1
 
 
@@ -59,21 +60,34 @@ def test_short_runs_of_zeros_stay_where_they_may_be_memory_for_small_objects(mem
     first, end = range_of(memory)
     ctypes.memset(first, 1, end - first)
     ctypes.memset(first + 9 * PAGE, 0, 2 * zero_pages.EDGE_BYTES)
-    assert zero_pages.give_back([range_of(memory)]) == 0
+    assert zero_pages.give_back([range_of(memory)]) == []
     assert n_resident(memory) == N_PAGES
 
 
 def test_pages_that_were_never_used_are_not_even_read(memory: mmap.mmap):
     memory[5 * PAGE] = 1
-    assert zero_pages.give_back([range_of(memory)]) == 0
+    assert zero_pages.give_back([range_of(memory)]) == []
     assert n_resident(memory) == 1
 
 
 def test_small_mappings_are_left_alone(memory: mmap.mmap):
     first, end = range_of(memory)
     ctypes.memset(first, 0, end - first)
-    assert zero_pages.give_back([(first, first + zero_pages.LEAST_BYTES - PAGE)]) == 0
+    assert zero_pages.give_back([(first, first + zero_pages.LEAST_BYTES - PAGE)]) == []
     assert n_resident(memory) == N_PAGES
+
+
+def test_only_what_lies_in_a_buffer_of_known_size_is_given_back_again(memory: mmap.mmap):
+    first, end = range_of(memory)
+    ctypes.memset(first, 0, end - first)
+    given = zero_pages.give_back([range_of(memory)])
+    assert zero_pages.of_sizes(given, [1 << 20, len(memory) - PAGE]) == given
+    assert zero_pages.of_sizes(given, [len(memory) - 8 * PAGE, len(memory) + 8 * PAGE]) == []
+    assert zero_pages.of_sizes(given, []) == []
+    memory[len(memory) // 2] = 7
+    assert zero_pages.n_resident(given) == PAGE
+    zero_pages.drop(given)
+    assert zero_pages.n_resident(given) == memory[len(memory) // 2] == 0
 
 
 @pytest.mark.parametrize(

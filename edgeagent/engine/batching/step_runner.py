@@ -118,6 +118,7 @@ class LlamaRunner:
         self.n_walking = 0
         self.can_part = config.n_prompt_cells > 0 and self.cell_bytes > 0
         self.is_beside = self.can_part and config.n_prompt_threads > 0
+        self._has_streams = config.n_answer_cells > 0 and self.cell_bytes > 0
         self._config = config
         self._is_apart = False
         self._cells: list[zero_pages.Range] = []  # of the contexts that `begin_apart` made
@@ -154,9 +155,9 @@ class LlamaRunner:
         config, sizes = self._config, []
         if self.can_part:
             sizes += [config.n_prompt_cells] * max(1, config.n_prompt_threads)
-        if config.n_answer_cells > 0 and self.cell_bytes > 0:
+        if self._has_streams:
             sizes.append(config.n_seq * config.n_answer_cells)
-        return [self._llama.kv_bytes(n) for n in sizes]
+        return [n * self.cell_bytes for n in sizes]
 
     @property
     def reserved_bytes(self) -> int:
@@ -177,10 +178,11 @@ class LlamaRunner:
         """Raises: ModelUnusable."""
         self._is_apart = True
         config = self._config
-        has_streams = config.n_answer_cells > 0 and self.cell_bytes > 0
         # llama.cpp fills the cells of a context with zeros: two are made at once.
         with ThreadPoolExecutor(1, "contexts") as other:
-            streams = other.submit(AnswerStreams, self._llama, config) if has_streams else None
+            streams = (
+                other.submit(AnswerStreams, self._llama, config) if self._has_streams else None
+            )
             self._contexts = self._prompt_contexts(config) if self.can_part else []
         self.streams = streams.result() if streams is not None else None
         self.prompt_threads += [

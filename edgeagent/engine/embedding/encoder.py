@@ -159,9 +159,9 @@ class Encoder(Llama):
         )
         return [name for name in found if name and name in text]
 
-    def kv_bytes(self, n_cells: int | None = None) -> int:
+    def kv_bytes(self) -> int:
         """Size of keys and values: none where nothing is kept between tokens."""
-        return super().kv_bytes(n_cells) if self._is_causal else 0
+        return super().kv_bytes() if self._is_causal else 0
 
 
 def _mark(token: int) -> list[int]:

@@ -178,16 +178,15 @@ class Llama:
     def n_heads(self) -> int:
         return max(1, int(lib.llama_model_n_head(self._model)))
 
-    def kv_bytes(self, n_cells: int | None = None) -> int:
-        """Size of keys and values of so many cells (None: all), in the context's KV type."""
+    def kv_bytes(self) -> int:
+        """Size of keys and values of all cells, in the context's KV type."""
         head_dim = int(lib.llama_model_n_embd(self._model)) // self.n_heads
         key = int(self.meta("{arch}.attention.key_length") or head_dim)
         value = int(self.meta("{arch}.attention.value_length") or head_dim)
         rows = int(lib.llama_model_n_layer(self._model)) * int(
             lib.llama_model_n_head_kv(self._model)
         )
-        n = self.n_ctx if n_cells is None else n_cells
-        return int(rows * (key + value) * n * BITS_PER_VALUE[self._kv_type] / 8)
+        return int(rows * (key + value) * self.n_ctx * BITS_PER_VALUE[self._kv_type] / 8)
 
     # --- vocabulary
 
